@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh clone: `make demo` and `make test`.
+# With uv when it is there, with venv and pip when not; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+EXTRAS ?= dev,opsml
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint types floors check bench bench-tiny soak faults pythons setup clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once, about a minute) …"
+	@if command -v uv >/dev/null 2>&1; then \
+	    uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
+	    uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'; \
+	else \
+	    $(PYTHON) -m venv $(VENV) && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'; \
+	fi
+	@touch $@
+
+demo: $(STAMP)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/first_minute.py
+
+test: lint types floors
+	@$(BIN)/python -m pytest -m "not slow"
+	@$(MAKE) --no-print-directory bench-tiny
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+floors: $(STAMP)
+	@$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks
+
+bench-tiny: $(STAMP)
+	@$(BIN)/python -m benchmarks --tiny
+
+soak: $(STAMP)
+	@$(BIN)/python -m pytest -m slow -k soak --timeout 1200
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo

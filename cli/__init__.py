@@ -1,0 +1,1 @@
+"""The command line, installed as `opsml_eventbus_cli`."""

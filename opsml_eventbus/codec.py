@@ -1,0 +1,571 @@
+"""Lines ⇄ events. The only place that spells CloudEvents JSON, both ways, and that chooses an encoder.
+
+A canonical line is compact JSON in UTF-8 on one line, its members in the order
+
+    specversion id source type time [priority] [replay] [unknown attributes, as read] [data]
+
+followed, in a journal only, by `seq durable chain` (a line's place in one file; reading takes them off). `time` has
+nine digits and a `Z`. A canonical line round-trips byte for byte. A foreign one (other order, other offsets, spaces)
+becomes canonical once; the text inside `data` is kept, insignificant white space at most removed.
+
+msgspec serves typed values, orjson what has no schema; measured, each is the fastest for its part. Neither refuses
+NaN, integers beyond 64 bits or deep nesting where a log needs it. This module does, in both directions: what is
+written can be read back the same, or is refused as that one event.
+
+Two levels of trust:
+- Our own lines (a tap's server, a journal): structure, UTF-8, integers, nesting. `data` stays bytes.
+- `foreign=True` (publish, a file that is no journal): duplicate keys and every number too, and `data` is validated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NoReturn, cast
+
+import msgspec
+import orjson
+
+from .errors import InvalidEvent, MalformedLine, Unencodable
+from .event import (
+    GAP_TYPE,
+    MAX_ID_BYTES,
+    EncodedData,
+    Event,
+    Gap,
+    GapReason,
+    Payload,
+    Priority,
+    new_id,
+    payload_type,
+)
+
+MAX_EVENT_BYTES = 1 << 20  # an OpsML create is 530 B; 1 MiB leaves room and bounds a client's memory
+MAX_DEPTH = 128  # arrays and objects inside one another in `data`; orjson could read 1,024 but write only 253
+MAX_INTEGER = (1 << 64) - 1
+MIN_INTEGER = -(1 << 63)
+
+_PRIORITY_NAMES: dict[Priority, str] = {
+    Priority.LOW: "low",
+    Priority.HIGH: "high",
+    Priority.CRITICAL: "critical",
+}
+_PRIORITIES = {"normal": Priority.NORMAL, **{name: priority for priority, name in _PRIORITY_NAMES.items()}}
+_UNSET = msgspec.UNSET
+
+
+class _Envelope(msgspec.Struct, gc=False, omit_defaults=True):
+    specversion: str | msgspec.UnsetType = _UNSET
+    id: str | msgspec.UnsetType = _UNSET
+    source: str | msgspec.UnsetType = _UNSET
+    type: str | msgspec.UnsetType = _UNSET
+    time: str | msgspec.UnsetType = _UNSET
+    priority: str | msgspec.UnsetType | None = _UNSET
+    replay: str | msgspec.UnsetType | None = _UNSET
+    data: msgspec.Raw | msgspec.UnsetType = _UNSET
+
+
+class _GapData(msgspec.Struct, frozen=True):
+    missed: int | None
+    after: str | None
+    reason: str
+
+
+_KNOWN = frozenset({*_Envelope.__struct_fields__, "seq", "durable", "chain"})
+_encode = msgspec.json.Encoder().encode
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_gap = msgspec.json.Decoder(_GapData).decode
+
+# A line's place in a journal: always its last three members, spelled exactly so.
+_PLACE = re.compile(rb',"seq":\d{1,20},"durable":\d{1,20},"chain":"[0-9a-f]{64}"\}\Z')
+_PLACE_BYTES = 7 + 20 + 11 + 20 + 76
+
+
+# ── events → lines ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_line(item: Event | Gap) -> bytes:
+    """The canonical line, without its newline; encoded once, then kept on the event.
+
+    Raises Unencodable: a value that could not be read back the same, or a line over 1 MiB.
+    """
+    if item.line is not None:
+        return item.line
+    line = _encode_event(item) if isinstance(item, Event) else _encode_gap(item)
+    if len(line) > MAX_EVENT_BYTES:
+        raise Unencodable(f"{len(line):,} bytes; an event may have {MAX_EVENT_BYTES:,}")
+    # A frozen value gains a cache: every thread would store the same bytes.
+    msgspec.structs.force_setattr(item, "line", line)
+    return line
+
+
+def encode_data(type: str, data: Any) -> bytes:  # noqa: A002 - the member's name on the wire
+    """The JSON text of a payload. Raises Unencodable naming the member that cannot be written."""
+    if isinstance(data, EncodedData):
+        return data.raw
+    if isinstance(data, Payload):
+        return _encode_payload(type, data)
+    _refuse_unfaithful(data, "data")
+    try:
+        return orjson.dumps(data)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise Unencodable(str(error), "data") from error
+
+
+def format_time(time: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339, nine digits, `Z`. Raises Unencodable outside the years 1 to 9999."""
+    second, fraction = divmod(time, 1_000_000_000)
+    return f"{_second_text(second)}.{fraction:09d}Z"
+
+
+def _encode_event(event: Event) -> bytes:
+    envelope = _Envelope("1.0", event.id, event.source, event.type, format_time(event.time))
+    if event.priority is not Priority.NORMAL:
+        envelope.priority = _PRIORITY_NAMES[event.priority]
+    if event.replay is not None:
+        envelope.replay = event.replay
+    raw = encode_data(event.type, event.content)
+    if not event.id or len(event.id.encode("utf-8", "replace")) > MAX_ID_BYTES:
+        raise Unencodable(f"an id has 1 to {MAX_ID_BYTES} bytes", "id")
+    if not event.source:
+        raise Unencodable("a source is not empty", "source")
+    try:
+        if not event.extensions:
+            envelope.data = msgspec.Raw(raw) if raw else _UNSET
+            return _encode(envelope)
+        head = _encode(envelope)
+    except UnicodeEncodeError as error:
+        raise Unencodable("a lone surrogate", "envelope") from error
+    return b"".join((head[:-1], event.extensions, b',"data":' if raw else b"", raw, b"}"))
+
+
+def _encode_gap(gap: Gap) -> bytes:
+    envelope = _Envelope("1.0", gap.id, gap.source, GAP_TYPE, format_time(gap.time))
+    envelope.data = msgspec.Raw(_encode(_GapData(gap.missed, gap.after, gap.reason)))
+    return _encode(envelope)
+
+
+def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
+    cls = payload.__class__
+    decode, floats = _payload_decoder(cls)
+    try:
+        raw = _encode(payload)
+        if floats:  # msgspec writes NaN as null
+            _refuse_unfaithful(msgspec.to_builtins(payload), "data")
+        # Building a payload checks nothing, so a field of the wrong type shows only here: it would be written
+        # without complaint and then refused by every reader.
+        decode(raw)
+    except UnicodeEncodeError as error:
+        raise Unencodable(f"a lone surrogate in {type!r}", "data") from error
+    except msgspec.ValidationError as error:
+        place, reason = _validation(error, "data")
+        raise Unencodable(reason, place) from error
+    except (TypeError, OverflowError, RecursionError, msgspec.DecodeError) as error:
+        raise Unencodable(str(error), "data") from error
+    if _suspicious(raw):
+        try:
+            _scrutinise(raw)
+        except MalformedLine as error:
+            raise Unencodable(error.reason, "data") from error
+    return raw
+
+
+@lru_cache(maxsize=1024)
+def _payload_decoder(cls: type[Payload]) -> tuple[Any, bool]:
+    """The decoder of a payload class, and whether a value of it could hold a float."""
+    decoder = msgspec.json.Decoder(cls)
+    floats = any(word in repr(msgspec.inspect.type_info(cls)) for word in ("FloatType", "AnyType"))
+    return decoder.decode, floats
+
+
+def _refuse_unfaithful(value: Any, place: str, depth: int = 1) -> None:
+    """Raise Unencodable where JSON would not carry `value` faithfully."""
+    match value:
+        case None | bool():
+            return
+        case str():
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    raise Unencodable("a lone surrogate", place) from None
+        case int():
+            if not MIN_INTEGER <= value <= MAX_INTEGER:
+                raise Unencodable("an integer beyond 64 bits", place)
+        case float():
+            if not math.isfinite(value):
+                raise Unencodable(f"{value} has no JSON form", place)
+        case dict() | list() | tuple():
+            if depth > MAX_DEPTH:
+                raise Unencodable(f"nested deeper than {MAX_DEPTH}", place)
+            if isinstance(value, dict):
+                for key, member in value.items():
+                    if not isinstance(key, str):
+                        raise Unencodable(f"the key {key!r} is not a string", place)
+                    _refuse_unfaithful(key, place, depth)
+                    _refuse_unfaithful(member, f"{place}.{key}", depth + 1)
+            else:
+                for index, member in enumerate(value):
+                    _refuse_unfaithful(member, f"{place}[{index}]", depth + 1)
+        case _:
+            raise Unencodable(f"{type(value).__name__} has no JSON form", place)
+
+
+@lru_cache(maxsize=4096)
+def _second_text(second: int) -> str:
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(seconds=second)  # noqa: DTZ001 - UTC by construction
+    except OverflowError:
+        raise Unencodable("a time outside the years 1 to 9999", "time") from None
+    return moment.isoformat(timespec="seconds")
+
+
+# ── lines → events ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decode_line(line: bytes, *, foreign: bool = False, source: str | None = None) -> Event | Gap:
+    """One line, with or without its newline, as an Event or a Gap.
+
+    foreign: the line comes from outside: duplicate keys are looked for and `data` is validated at once.
+    source: fill in missing specversion, id, time and source (this one), as `publish` does.
+
+    Raises MalformedLine: not one JSON document in UTF-8, over 1 MiB, a number beyond 64 bits, nesting over 128.
+    Raises InvalidEvent: a member is missing, of the wrong type, or has a value it cannot have.
+    """
+    line = line.strip(b" \t\r\n")
+    if len(line) > MAX_EVENT_BYTES + _PLACE_BYTES:
+        raise MalformedLine(f"{len(line):,} bytes; a line may have {MAX_EVENT_BYTES:,}")
+    if foreign or _suspicious(line):
+        _scrutinise(line, duplicates=foreign)
+    line = strip_place(line)
+    try:
+        envelope = _decode_envelope(line)
+    except msgspec.ValidationError as error:
+        place, reason = _validation(error, "")
+        raise InvalidEvent(reason, place) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        _scrutinise(line)  # says what and where, better than the decoder does
+        raise MalformedLine(str(error)) from error
+    if source is not None:
+        line = _complete(envelope, line, source)
+    return _to_item(envelope, line, foreign=foreign)
+
+
+def strip_place(line: bytes) -> bytes:
+    """A journal's line without `seq`, `durable` and `chain`; any other line as it is."""
+    if line.endswith(b'"}'):
+        match = _PLACE.search(line, max(0, len(line) - _PLACE_BYTES))
+        if match:
+            return line[: match.start()] + b"}"
+    return line
+
+
+def parse_time(text: str) -> int:
+    """RFC 3339, any offset, any number of digits, as nanoseconds since the epoch. Raises InvalidEvent."""
+    if len(text) == 30 and text[19] == "." and text[29] == "Z":
+        fraction = text[20:29]
+        if fraction.isdecimal() and fraction.isascii():
+            return _second_number(text[:19]) * 1_000_000_000 + int(fraction)
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise InvalidEvent(f"{text[:64]!r} is no RFC 3339 time", "time")
+    date, clock, fraction, offset = match.groups()
+    second = _second_number(f"{date}T{clock}")
+    if offset not in ("Z", "z"):
+        hours, minutes = int(offset[1:3]), int(offset[4:6])
+        if hours > 23 or minutes > 59:
+            raise InvalidEvent(f"{offset!r} is no offset", "time")
+        distance = hours * 3600 + minutes * 60
+        second += distance if offset[0] == "-" else -distance
+    return second * 1_000_000_000 + int((fraction or "")[:9].ljust(9, "0"))
+
+
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_CANONICAL_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{9}Z")
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on both sides, UTC by construction
+
+
+@lru_cache(maxsize=4096)
+def _second_number(text: str) -> int:
+    try:
+        # RFC 3339 allows a leap second; POSIX time has none: it is the second after :59.
+        leap = 1 if text.endswith(":60") else 0
+        moment = datetime.strptime(f"{text[:-2]}59" if leap else text, "%Y-%m-%dT%H:%M:%S")  # noqa: DTZ007
+    except ValueError:
+        raise InvalidEvent(f"{text[:64]!r} is no date and time", "time") from None
+    distance = moment - _EPOCH
+    return distance.days * 86_400 + distance.seconds + leap
+
+
+class _JsonData(EncodedData):
+    """`data` as bytes, decoded at most once (twice if two threads ask at the same moment: to equal values)."""
+
+    __slots__ = ("_value",)
+
+    def decode(self, type: str) -> Any:  # noqa: A002 - the member's name on the wire
+        try:
+            return self._value
+        except AttributeError:
+            self._value = value = _decode_data(type, self.raw)
+            return value
+
+
+def _decode_data(type: str, raw: bytes) -> Any:  # noqa: A002
+    if not raw:
+        return None
+    cls = payload_type(type)
+    if cls is None:
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise MalformedLine(str(error), "data") from error
+    try:
+        return _payload_decoder(cls)[0](raw)
+    except msgspec.ValidationError as error:
+        place, reason = _validation(error, "data")
+        raise InvalidEvent(reason, place) from error
+
+
+def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
+    for name in ("specversion", "id", "source", "type", "time"):
+        if getattr(envelope, name) is _UNSET:
+            raise InvalidEvent("missing", name)
+    # Every member is there: what follows is typed.
+    id, source, type, text = cast(
+        "tuple[str, str, str, str]", (envelope.id, envelope.source, envelope.type, envelope.time)
+    )
+    if envelope.specversion != "1.0":
+        raise InvalidEvent(f"CloudEvents {envelope.specversion!r}; this is 1.0", "specversion")
+    if not id or len(id) > MAX_ID_BYTES or (not id.isascii() and len(id.encode()) > MAX_ID_BYTES):
+        raise InvalidEvent(f"an id has 1 to {MAX_ID_BYTES} bytes", "id")
+    if not source:
+        raise InvalidEvent("empty", "source")
+    if not type:
+        raise InvalidEvent("empty", "type")
+    time = parse_time(text)
+    priority = Priority.NORMAL
+    if isinstance(envelope.priority, str):
+        try:
+            priority = _PRIORITIES[envelope.priority]
+        except KeyError:
+            raise InvalidEvent(f"{envelope.priority[:32]!r} is none of {', '.join(_PRIORITIES)}", "priority") from None
+    replay = envelope.replay if isinstance(envelope.replay, str) else None
+    raw = b"" if envelope.data is _UNSET else bytes(cast("msgspec.Raw", envelope.data))
+    # What our own encoder writes is canonical and carries no attribute we do not know; comparing costs less than
+    # asking for the members one by one.
+    canonical = (
+        envelope.priority != "normal"
+        and envelope.priority is not None
+        and envelope.replay is not None
+        and _CANONICAL_TIME.fullmatch(text) is not None
+        and _encode(envelope) == line
+        and not (foreign and msgspec.json.format(raw, indent=-1) != raw)
+    )
+    if not canonical and raw:
+        raw = msgspec.json.format(raw, indent=-1)
+    if type == GAP_TYPE:
+        return _to_gap(id, source, time, raw, line if canonical else None)
+    extensions = b"" if canonical else _extensions(line)
+    event = Event(id, source, type, time, _JsonData(raw), priority, replay, extensions, line if canonical else None)
+    if foreign:
+        event.data  # noqa: B018 - validates; a foreign event of a known type must fit it before it goes any further
+    return event
+
+
+def _to_gap(id: str, source: str, time: int, raw: bytes, line: bytes | None) -> Gap:  # noqa: A002
+    try:
+        data = _decode_gap(raw)
+    except msgspec.ValidationError as error:
+        place, reason = _validation(error, "data")
+        raise InvalidEvent(reason, place) from error
+    except msgspec.DecodeError:
+        raise InvalidEvent("missing", "data") from None
+    if data.missed is not None and data.missed < 0:
+        raise InvalidEvent("less than nothing", "data.missed")
+    # A reason from a later version is shown as it is: a Gap that is refused would be a loss in silence.
+    return Gap(id, source, data.missed, data.after, cast("GapReason", data.reason), time, line)
+
+
+def _extensions(line: bytes) -> bytes:
+    """The attributes we do not know, as they were read: `,"name":value` each."""
+    parts = [
+        b"," + _encode(name) + b":" + msgspec.json.format(bytes(value), indent=-1)
+        for name, value in _decode_members(line).items()
+        if name not in _KNOWN
+    ]
+    return b"".join(parts)
+
+
+def _complete(envelope: _Envelope, line: bytes, source: str) -> bytes:
+    """Fill in what a publisher may leave out; the line that says the same."""
+    missing = {
+        "specversion": "1.0",
+        "id": new_id,
+        "source": source,
+        "time": lambda: format_time(_now()),
+    }
+    added = []
+    for name, value in missing.items():
+        if getattr(envelope, name) is _UNSET:
+            text = value() if callable(value) else value
+            setattr(envelope, name, text)
+            added.append(_encode(name) + b":" + _encode(text))
+    if not added:
+        return line
+    inner = line[1:].lstrip()
+    return b"{" + b",".join(added) + (b"" if inner == b"}" else b",") + inner
+
+
+def _now() -> int:
+    moment = datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (moment.days * 86_400 + moment.seconds) * 1_000_000_000 + moment.microseconds * 1000
+
+
+# ── what is refused, and where it stands ─────────────────────────────────────────────────────────────────────────
+
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
+_LONG_NUMBER = b"0" * 19  # 2**63 has nineteen digits
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+
+
+def _suspicious(line: bytes) -> bool:
+    """Might this line hold what the decoder lets pass? Quick, and never wrong in saying no.
+
+    (An exponent beyond a double, `1e999`, is not looked for here: it is refused when the value is asked for.)
+    """
+    return (
+        _LONG_NUMBER in line.translate(_DIGITS) or line.count(b"{") + line.count(b"[") > MAX_DEPTH or not line.isascii()
+    )
+
+
+def _scrutinise(line: bytes, *, duplicates: bool = False) -> None:
+    """Raise MalformedLine with the reason and the byte; exact, and an order of magnitude slower than decoding."""
+    if line.startswith(b"\xef\xbb\xbf"):
+        raise MalformedLine("a byte order mark", "byte 0")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedLine("not UTF-8", f"byte {error.start}") from None
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH:
+        _refuse_depth(line)
+
+    def refuse(reason: str, token: str) -> NoReturn:
+        raise MalformedLine(reason, f"byte {max(line.find(token.encode()), 0)}")
+
+    def integer(token: str) -> int:
+        # A number of thousands of digits must not even be converted.
+        if len(token) > 20 or not MIN_INTEGER <= (value := int(token)) <= MAX_INTEGER:
+            refuse("an integer beyond 64 bits", token)
+        return value
+
+    def real(token: str) -> float:
+        value = float(token)
+        if not math.isfinite(value):
+            refuse("a number beyond a double", token)
+        return value
+
+    def constant(token: str) -> NoReturn:
+        refuse(f"{token} is no JSON", token)
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if duplicates and len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise MalformedLine(f"the key {twice[:64]!r} stands twice")
+        return found
+
+    try:
+        value = json.loads(
+            text, parse_int=integer, parse_float=real, parse_constant=constant, object_pairs_hook=members
+        )
+    except json.JSONDecodeError as error:
+        place = len(text[: error.pos].encode())
+        reason = error.msg[0].lower() + error.msg[1:] if line else "empty"
+        raise MalformedLine(reason, f"byte {place}") from None
+    if b"\\u" in line:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise MalformedLine("a lone surrogate", _surrogate_place(line)) from None
+
+
+def _refuse_depth(line: bytes) -> None:
+    depth = 0
+    for token in _TOKENS.finditer(line):
+        if token[0] in (b"{", b"["):
+            depth += 1
+            if depth > MAX_DEPTH + 1:  # the envelope itself is one
+                raise MalformedLine(f"nested deeper than {MAX_DEPTH}", f"byte {token.start()}")
+        elif token[0] in (b"}", b"]"):
+            depth -= 1
+
+
+def _surrogate_place(line: bytes) -> str:
+    match = re.search(rb"\\u[dD][89a-fA-F]", line)
+    return f"byte {match.start()}" if match else ""
+
+
+_AT = re.compile(r" - at `\$(.*)`\Z")
+
+
+def _validation(error: Exception, root: str) -> tuple[str, str]:
+    """msgspec's «Expected `str`, got `int` - at `$.username`» as (place, reason)."""
+    text = str(error)
+    match = _AT.search(text)
+    path = match[1] if match else ""
+    reason = (text[: match.start()] if match else text).replace("`", "")
+    return f"{root}{path}".lstrip("."), reason[0].lower() + reason[1:]
+
+
+# ── bytes → lines ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LineSplitter:
+    """Chunks of bytes in, whole lines out. A line over `limit` bytes comes out once, as a MalformedLine."""
+
+    def __init__(self, limit: int = MAX_EVENT_BYTES + _PLACE_BYTES) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._pending = 0  # bytes of the line begun, those already thrown away included
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a line that has begun and not ended."""
+        return self._pending
+
+    def feed(self, chunk: bytes) -> Iterator[bytes | MalformedLine]:
+        """The lines that end in this chunk, each without its newline."""
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._add(chunk[start:end])
+            yield self._take()
+            start = end + 1
+        self._add(chunk[start:])
+
+    def end(self) -> bytes | MalformedLine | None:
+        """What is left when the stream ends: a line without a newline, or None."""
+        return self._take() if self._pending else None
+
+    def _add(self, part: bytes) -> None:
+        if part:
+            self._pending += len(part)
+            if self._pending <= self._limit:
+                self._parts.append(part)
+            else:
+                self._parts.clear()  # too long: only its length is of interest now
+
+    def _take(self) -> bytes | MalformedLine:
+        pending, self._pending = self._pending, 0
+        line = b"".join(self._parts)
+        self._parts.clear()
+        if pending > self._limit:
+            return MalformedLine(f"{pending:,} bytes; a line may have {MAX_EVENT_BYTES:,}")
+        return line

@@ -1,0 +1,262 @@
+"""One verb for everything that moves events: `pump(source, sink)`. Tail, record and replay are that, with different
+ends.
+
+    async with open_source("unix:…") as source, open_sink("audit.jsonl") as sink:
+        report = await pump(source, sink, where=filter)
+
+A Source hands out Batches: records that match, Gaps where something is missing, and a position. A Sink writes a batch
+and acknowledges it; only then does the pump commit the position back. No filter removes a Gap.
+
+A Record has two faces, each made when first asked for: `.item` (decoded) and `.line` (encoded). A line that is read and
+written again unchanged is never decoded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+from .codec import decode_line, encode_line
+from .errors import InvalidEvent
+from .event import Event, Gap
+from .filter import Filter
+
+MAX_BATCH = 1024  # records in a batch at most: bounds what a pump holds, large enough that a batch's price vanishes
+
+
+class Record:
+    """One event or Gap on its way through, as a value and as a line (canonical, where it was made from one)."""
+
+    __slots__ = ("_item", "_line")
+
+    def __init__(self, item: Event | Gap | None = None, line: bytes | None = None) -> None:
+        self._item = item
+        self._line = line
+
+    @property
+    def item(self) -> Event | Gap:
+        """The Event or Gap. Raises InvalidEvent where the line is neither."""
+        item = self._item
+        if item is None:
+            assert self._line is not None
+            item = self._item = decode_line(self._line)
+        return item
+
+    @property
+    def line(self) -> bytes:
+        """The canonical line, without its newline. Raises Unencodable."""
+        line = self._line
+        if line is None:
+            assert self._item is not None
+            line = self._line = encode_line(self._item)
+        return line
+
+    @property
+    def gap(self) -> Gap | None:
+        """The Gap, when it is one. An event's line is not decoded to find out that it is none."""
+        if self._item is None and self._line is not None and _GAP_MARK not in self._line:
+            return None
+        item = self.item
+        return item if isinstance(item, Gap) else None
+
+
+# Inside a string the quotes would be escaped, so only a member spells this.
+_GAP_MARK = b'"type":"eventbus.gap"'
+
+Position = object  # what only the source that made it understands: a row id, an event id, a byte offset
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A line that was refused while the rest went on. place: `audit.jsonl:17`, or `line 17`."""
+
+    place: str
+    error: InvalidEvent
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a source had at one moment.
+
+    records: events that match and Gaps, in order. position: where the source stands after them, for `commit`.
+    seen: events the source looked at to make this batch, those its filter removed included.
+    refusals: lines in between that were no events; each has its Gap (`invalid`) among the records.
+    """
+
+    records: Sequence[Record]
+    position: Position = None
+    seen: int = 0
+    refusals: Sequence[Refusal] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where in its stream a source begins.
+
+    last: the last N matching events of what is already there ("all": everything, 0: only what is new).
+    after: the id of the last event already had; the source goes on behind it, or begins with a Gap.
+    since, until: event times in ns since the epoch, since inclusive, until exclusive. `since` implies all from there.
+    follow: go on when what is there has been read, until cancelled.
+    """
+
+    last: int | Literal["all"] = "all"
+    after: str | None = None
+    since: int | None = None
+    until: int | None = None
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What a sink says of a batch. written: records, Gaps included. durable: they are on disk."""
+
+    written: int
+    durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something an end wants its user to know while it goes on.
+
+    kind: `waiting` (nothing there yet), `connected`, `disconnected`, `moved` (a file was replaced), `error` (a poll
+    failed and will be tried again). end: its name. detail: one clause.
+    """
+
+    kind: str
+    end: str
+    detail: str = ""
+
+
+Notify = Callable[[Notice], None]
+
+
+def no_notice(notice: Notice) -> None:
+    """The default: nobody is told."""
+
+
+class Source(ABC):
+    """Where events come from. Opened by `async with`; `batches` is called once."""
+
+    name: str = ""
+
+    @property
+    def finite(self) -> bool:
+        """Does it end by itself when everything has been read?"""
+        return False
+
+    @abstractmethod
+    def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncIterator[Batch]:
+        """The stream from `start` on: what matches `where`, and every Gap. Never an empty batch with seen == 0.
+
+        Raises Unreachable, Refused, Broken.
+        """
+
+    async def commit(self, position: Position) -> None:
+        """Everything up to `position` has been acknowledged by the sink."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give back what is held. A second call does nothing."""
+
+
+class Sink(ABC):
+    """Where events go. Opened by `async with`."""
+
+    name: str = ""
+
+    @abstractmethod
+    async def write(self, batch: Batch) -> Ack:
+        """Write every record of the batch, or raise and have written none that was acknowledged.
+
+        Raises Broken (the sink is finished), Refused.
+        """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Flush and give back what is held. A second call does nothing."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a pump did.
+
+    seen: events the source looked at. shown: events the sink took. lost: the sum of all Gaps; `unknown` when one of
+    them could not say how many. skipped: events left out by a wrapper, by reason. refused: lines that were no events.
+    """
+
+    seen: int = 0
+    shown: int = 0
+    gaps: int = 0
+    lost: int = 0
+    unknown: bool = False
+    refused: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing, as far as anyone knows."""
+        return self.lost == 0 and not self.unknown
+
+
+async def pump(
+    source: Source,
+    sink: Sink,
+    *,
+    where: Filter | None = None,
+    start: Start = Start(),
+    report: Report | None = None,
+    watch: Callable[[Batch, Report], None] | None = None,
+) -> Report:
+    """Move everything from `source` to `sink` until the source ends; commit only what the sink acknowledged.
+
+    report: filled in while the pump runs, so that it can be read when the pump was cancelled.
+    watch: called after each batch that was acknowledged.
+    Raises what the ends raise; cancelling it loses nothing that was acknowledged.
+    """
+    report = Report() if report is None else report
+    stream = source.batches(where, start)
+    try:
+        async for batch in stream:
+            if batch.records:
+                await sink.write(batch)
+            await source.commit(batch.position)
+            _count(batch, report)
+            if watch is not None:
+                watch(batch, report)
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+    return report
+
+
+def _count(batch: Batch, report: Report) -> None:
+    report.seen += batch.seen
+    report.refused += len(batch.refusals)
+    for record in batch.records:
+        gap = record.gap
+        if gap is None:
+            report.shown += 1
+            continue
+        report.gaps += 1
+        if gap.missed is None:
+            report.unknown = True
+        else:
+            report.lost += gap.missed
