@@ -308,6 +308,7 @@ class _JsonData(EncodedData):
     """`data` as bytes, decoded at most once (twice if two threads ask at the same moment: to equal values)."""
 
     __slots__ = ("_value",)
+    _value: Any
 
     def decode(self, type: str) -> Any:  # noqa: A002 - the member's name on the wire
         try:
@@ -338,7 +339,7 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         if getattr(envelope, name) is _UNSET:
             raise InvalidEvent("missing", name)
     # Every member is there: what follows is typed.
-    id, source, type, text = cast(
+    id, source, type, text = cast(  # noqa: A001 - the members' names on the wire
         "tuple[str, str, str, str]", (envelope.id, envelope.source, envelope.type, envelope.time)
     )
     if envelope.specversion != "1.0":
@@ -357,7 +358,7 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         except KeyError:
             raise InvalidEvent(f"{envelope.priority[:32]!r} is none of {', '.join(_PRIORITIES)}", "priority") from None
     replay = envelope.replay if isinstance(envelope.replay, str) else None
-    raw = b"" if envelope.data is _UNSET else bytes(cast("msgspec.Raw", envelope.data))
+    raw = b"" if envelope.data is _UNSET else bytes(envelope.data)
     # What our own encoder writes is canonical and carries no attribute we do not know; comparing costs less than
     # asking for the members one by one.
     canonical = (

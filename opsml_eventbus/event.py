@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -37,19 +37,29 @@ class Priority(IntEnum):
     CRITICAL = 3
 
 
-class Payload(msgspec.Struct, frozen=True, gc=False):
-    """The base of every registered payload: declare fields as in a dataclass.
+if TYPE_CHECKING:
+    # msgspec lets a subclass inherit `frozen`; type checkers learn that only from a transform of our own.
+    @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+    class Payload:
+        """The base of every registered payload; see below."""
 
-        @event_type("billing.invoice_paid")
-        class InvoicePaid(Payload):
-            invoice: str
-            cents: int
+        __event_type__: ClassVar[str] = ""
 
-    Fields are validated when a payload is decoded from a line and when one is encoded; building one checks nothing,
-    so that publishing stays cheap. Payloads are frozen and must not contain reference cycles.
-    """
+else:
 
-    __event_type__: ClassVar[str] = ""
+    class Payload(msgspec.Struct, frozen=True, gc=False):
+        """The base of every registered payload: declare fields as in a dataclass.
+
+            @event_type("billing.invoice_paid")
+            class InvoicePaid(Payload):
+                invoice: str
+                cents: int
+
+        Fields are validated when a payload is decoded from a line and when one is encoded; building one checks nothing,
+        so that publishing stays cheap. Payloads are frozen and must not contain reference cycles.
+        """
+
+        __event_type__: ClassVar[str] = ""
 
 
 PayloadT = TypeVar("PayloadT", bound=type[Payload])
