@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NoReturn, cast
@@ -175,12 +175,16 @@ def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
     return raw
 
 
-@lru_cache(maxsize=1024)
-def _payload_decoder(cls: type[Payload]) -> tuple[Any, bool]:
+_decoders: dict[type[Payload], tuple[Callable[[bytes], Any], bool]] = {}
+
+
+def _payload_decoder(cls: type[Payload]) -> tuple[Callable[[bytes], Any], bool]:
     """The decoder of a payload class, and whether a value of it could hold a float."""
-    decoder = msgspec.json.Decoder(cls)
-    floats = any(word in repr(msgspec.inspect.type_info(cls)) for word in ("FloatType", "AnyType"))
-    return decoder.decode, floats
+    known = _decoders.get(cls)
+    if known is None:
+        floats = any(word in repr(msgspec.inspect.type_info(cls)) for word in ("FloatType", "AnyType"))
+        known = _decoders[cls] = msgspec.json.Decoder(cls).decode, floats
+    return known
 
 
 def _refuse_unfaithful(value: Any, place: str, depth: int = 1) -> None:
