@@ -572,5 +572,5 @@ class LineSplitter:
         line = b"".join(self._parts)
         self._parts.clear()
         if pending > self._limit:
-            return MalformedLine(f"{pending:,} bytes; a line may have {MAX_EVENT_BYTES:,}")
+            return MalformedLine(f"{pending:,} bytes; a line may have {MAX_EVENT_BYTES:,}", length=pending)
         return line

@@ -14,7 +14,9 @@
         ├── UnknownEnd          the text names no end we know
         ├── Unreachable         nothing answers there
         ├── Refused             it is there and says no
+        │   └── AlreadyThere    a file that would have to be overwritten
         └── Broken              it answered, then failed
+            └── ReaderGone      whoever read our output has stopped
 
 An error carries its facts as attributes and builds its text from them. What to do next is not the library's to
 say: the command line adds that.
@@ -46,7 +48,14 @@ class InvalidEvent(EventError):
 
 
 class MalformedLine(InvalidEvent):
-    """Bytes that are not one JSON document in UTF-8, or more of them than a line may have."""
+    """Bytes that are not one JSON document in UTF-8, or more of them than a line may have.
+
+    length: bytes of a line that was too long to be kept, else 0.
+    """
+
+    def __init__(self, reason: str, place: str = "", *, length: int = 0) -> None:
+        super().__init__(reason, place)
+        self.length = length
 
 
 class Unencodable(InvalidEvent):
@@ -158,5 +167,13 @@ class Refused(EndError):
     """It is there and says no: not ours, not allowed, unsafe, or already in use."""
 
 
+class AlreadyThere(Refused):
+    """A file exists and nobody said whether to append to it or to overwrite it."""
+
+
 class Broken(EndError):
     """It answered and then failed: an I/O error, a protocol error, a connection lost for good."""
+
+
+class ReaderGone(Broken):
+    """Whoever read our output has stopped (`| head -1`): no fault, only an end."""

@@ -14,7 +14,7 @@ written again unchanged is never decoded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -55,6 +55,11 @@ class Record:
         return line
 
     @property
+    def encoded(self) -> bool:
+        """Is the line at hand, without encoding?"""
+        return self._line is not None
+
+    @property
     def gap(self) -> Gap | None:
         """The Gap, when it is one. An event's line is not decoded to find out that it is none."""
         if self._item is None and self._line is not None and _GAP_MARK not in self._line:
@@ -86,10 +91,25 @@ class Batch:
     refusals: lines in between that were no events; each has its Gap (`invalid`) among the records.
     """
 
-    records: Sequence[Record]
+    records: list[Record]
     position: Position = None
     seen: int = 0
-    refusals: Sequence[Refusal] = ()
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def encode(self) -> tuple[list[bytes], list[Refusal]]:
+        """Every record's line. An event that cannot be written stands as a Gap: it costs itself, never the batch."""
+        lines: list[bytes] = []
+        refusals: list[Refusal] = []
+        for index, record in enumerate(self.records):
+            try:
+                lines.append(record.line)
+            except InvalidEvent as error:
+                event = record.item
+                before = self.records[index - 1].item if index else None
+                gap = Gap.new(1, before.id if isinstance(before, Event) else None, "invalid", source=event.source)
+                lines.append(encode_line(gap))
+                refusals.append(Refusal(f"event {event.id}", error))
+        return lines, refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +128,25 @@ class Start:
     until: int | None = None
     follow: bool = False
 
+    def admits(self, event: Event) -> bool:
+        """Is the event's time within `since` and `until`?"""
+        return (self.since is None or event.time >= self.since) and (self.until is None or event.time < self.until)
+
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What a sink says of a batch. written: records, Gaps included. durable: they are on disk."""
+    """What a sink says of a batch.
+
+    written: records, Gaps included. durable: they are on disk. refusals: events that could not be written; each
+    stands as a Gap (`invalid`) where it would have been.
+    """
 
     written: int
     durable: bool = False
+    refusals: Sequence[Refusal] = ()
+
+
+NOTHING_WRITTEN = Ack(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +246,23 @@ class Report:
         """Nothing is missing, as far as anyone knows."""
         return self.lost == 0 and not self.unknown
 
+    def add(self, batch: Batch, ack: Ack) -> None:
+        """Count a batch that was acknowledged."""
+        self.seen += batch.seen
+        self.refused += len(batch.refusals) + len(ack.refusals)
+        self.lost += len(ack.refusals)
+        self.shown -= len(ack.refusals)
+        for record in batch.records:
+            gap = record.gap
+            if gap is None:
+                self.shown += 1
+            else:
+                self.gaps += 1
+                if gap.missed is None:
+                    self.unknown = True
+                else:
+                    self.lost += gap.missed
+
 
 async def pump(
     source: Source,
@@ -234,29 +283,13 @@ async def pump(
     stream = source.batches(where, start)
     try:
         async for batch in stream:
-            if batch.records:
-                await sink.write(batch)
-            await source.commit(batch.position)
-            _count(batch, report)
+            ack = await sink.write(batch) if batch.records else NOTHING_WRITTEN
+            if batch.position is not None:
+                await source.commit(batch.position)
+            report.add(batch, ack)
             if watch is not None:
                 watch(batch, report)
     finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()
+        # An abandoned generator would be closed by the garbage collector, at a time of its choosing.
+        await stream.aclose()
     return report
-
-
-def _count(batch: Batch, report: Report) -> None:
-    report.seen += batch.seen
-    report.refused += len(batch.refusals)
-    for record in batch.records:
-        gap = record.gap
-        if gap is None:
-            report.shown += 1
-            continue
-        report.gaps += 1
-        if gap.missed is None:
-            report.unknown = True
-        else:
-            report.lost += gap.missed

@@ -1,0 +1,347 @@
+"""A JSONL file as a source: whole or followed, plain or `.gz`, read as far as it is sound.
+
+A file is read line by line. A line that is no event costs itself: it is refused with its place, and a Gap (`invalid`)
+stands where it was. A last line without a newline is an event if it is whole, since the beginning of a JSON object is
+never JSON. Readers never write.
+
+A file is followed by its name: when it is moved away, what was still in it is read, then the file that took its name.
+When it is cut, that is said, and reading goes on from its new beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import zlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import aiofiles
+
+from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
+from ..errors import Broken, InvalidEvent, MalformedLine, UnknownEnd, Unreachable
+from ..event import Event, Gap
+from ..filter import Filter
+from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
+
+CHUNK_BYTES = 256 * 1024  # one read; a few hundred events, and no more than that is held
+POLL_SECONDS = 0.1  # how often a followed file is looked at: below what a person notices, and no load
+
+# Inside a string the quotes would be escaped, so only a member spells this.
+_CONTROL_MARK = b'"type":"eventbus.journal.'
+
+
+class FileSource(Source):
+    """A JSONL file, plain or `.gz`, whole or followed."""
+
+    def __init__(self, path: str | Path, *, notify: Notify = no_notice, foreign: bool = False) -> None:
+        """foreign: also look for duplicate keys and validate every payload (`record --from` a file).
+
+        Raises Unreachable: no such file, or one that cannot be opened. UnknownEnd: a directory without one log.
+        """
+        self._path = _one_log(Path(path))
+        self.name = str(path)
+        self._notify = notify
+        self._foreign = foreign
+        self._compressed = self._path.suffix == ".gz"
+        if self._path.suffix == ".zst":
+            raise UnknownEnd(self.name, "zstd files are not read yet; `zstd -d` makes it a file that is")
+        try:
+            with self._path.open("rb"):
+                pass
+        except OSError as error:
+            raise Unreachable(self.name, _reason(error)) from error
+
+    @property
+    def finite(self) -> bool:
+        """A file ends, unless it is followed."""
+        return True
+
+    async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
+        """See Source. Positions are byte offsets behind the last record."""
+        reader = _Reader(self.name, where, start, self._foreign)
+        if start.after is not None:
+            found = await self._offset_after(start.after)
+            if found is None:
+                gap = Gap.new(None, start.after, "disconnect", source=self.name)
+                yield Batch([Record(gap)])
+            else:
+                reader.begin_at(found)
+        forward = self._forward(reader)
+        if isinstance(start.last, int) and start.since is None and start.after is None:
+            if self._compressed:
+                forward = _last_of(forward, start.last)
+            else:
+                reader.begin_at(await self._offset_of_last(reader, start.last))
+        async for batch in forward:
+            yield batch
+        if start.follow and not self._compressed:
+            async with aclosing(self._follow(reader)) as stream:
+                async for batch in stream:
+                    yield batch
+        elif (rest := reader.end()) is not None:
+            yield rest
+
+    async def _forward(self, reader: _Reader) -> AsyncIterator[Batch]:
+        """From the reader's offset to the end of the file as it is now."""
+        try:
+            async with aclosing(_chunks(self._path, reader.offset, compressed=self._compressed)) as chunks:
+                async for chunk in chunks:
+                    for batch in reader.feed(chunk):
+                        yield batch
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            yield reader.torn(f"the compressed data ends or breaks here ({error})")
+        except OSError as error:
+            raise Broken(self.name, _reason(error)) from error
+
+    async def _offset_of_last(self, reader: _Reader, count: int) -> int:
+        """Where the last `count` matching events begin, found from the end, block by block."""
+        async with aiofiles.open(self._path, "rb") as handle:
+            end = (await asyncio.to_thread(os.fstat, handle.fileno())).st_size
+            tail = b""  # the beginning of a block belongs to a line that starts in the block before it
+            while end > 0:
+                start = max(0, end - CHUNK_BYTES)
+                await handle.seek(start)
+                block = await handle.read(end - start) + tail
+                head = block.find(b"\n") + 1 if start else 0
+                if start and not head and len(block) > 2 * MAX_EVENT_BYTES:
+                    block = block[-2 * MAX_EVENT_BYTES :]  # a line that is too long anyway
+                tail, body = (block[:head], block[head:]) if head or not start else (block, b"")
+                offset = start + head + len(body)
+                for line in reversed(body.split(b"\n")):
+                    offset -= len(line)
+                    if count == 0:
+                        return offset  # behind the last newline: a line that has begun is new
+                    if line and reader.counts(line):
+                        count -= 1
+                        if count == 0:
+                            return offset
+                    offset -= 1
+                end = start
+        return 0
+
+    async def _offset_after(self, id: str) -> int | None:  # noqa: A002
+        """The offset behind the line of the event with this id."""
+        splitter = LineSplitter()
+        offset = 0
+        wanted = id.encode()
+        async with aclosing(_chunks(self._path, 0, compressed=self._compressed)) as chunks:
+            async for chunk in chunks:
+                for line in splitter.feed(chunk):
+                    if isinstance(line, MalformedLine):
+                        offset += line.length + 1
+                        continue
+                    offset += len(line) + 1
+                    if wanted in line or b"\\" in line:
+                        with suppress(InvalidEvent):
+                            if decode_line(line).id == id:
+                                return offset
+        return None
+
+    async def _follow(self, reader: _Reader) -> AsyncGenerator[Batch, None]:
+        """What is written from now on, through renames and truncations, until cancelled."""
+        handle = await aiofiles.open(self._path, "rb")
+        missing = False
+        try:
+            await handle.seek(reader.read)
+            while True:
+                while chunk := await handle.read(CHUNK_BYTES):
+                    for batch in reader.feed(chunk):
+                        yield batch
+                state = _identity(self._path)
+                opened = os.fstat(handle.fileno())
+                if state is None:
+                    if not missing:
+                        missing = True
+                        self._notify(Notice("moved", self.name, "the file is gone; waiting for it to come back"))
+                elif state != (opened.st_dev, opened.st_ino):
+                    # Written between our last read and the rename: read it before we let go.
+                    while chunk := await handle.read(CHUNK_BYTES):
+                        for batch in reader.feed(chunk):
+                            yield batch
+                    if (rest := reader.end()) is not None:
+                        yield rest
+                    try:
+                        successor = await aiofiles.open(self._path, "rb")
+                    except FileNotFoundError:
+                        continue  # gone again already
+                    await handle.close()
+                    handle = successor
+                    reader.restart()
+                    missing = False
+                    self._notify(Notice("moved", self.name, "another file took its name; reading on in that one"))
+                    continue
+                elif opened.st_size < reader.read:
+                    self._notify(Notice("moved", self.name, "the file was cut; reading on from its beginning"))
+                    await handle.seek(0)
+                    last = reader.last_id
+                    reader.restart()
+                    yield Batch([Record(Gap.new(None, last, "source", source=self.name))])
+                    continue
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            await handle.close()
+
+
+class _Reader:
+    """Chunks in, batches out: what of a file's bytes matches, and where it stands. No I/O."""
+
+    def __init__(self, name: str, where: Filter | None, start: Start, foreign: bool) -> None:
+        self._name = name
+        self._where = where
+        self._start = start
+        self._foreign = foreign
+        self._splitter = LineSplitter()
+        self._number = 0
+        self._origin = 0
+        self.offset = 0  # behind the last whole line
+        self.last_id: str | None = None
+
+    def begin_at(self, offset: int) -> None:
+        """Begin in the middle of the file, at the beginning of a line."""
+        self.offset = self._origin = offset
+
+    def counts(self, line: bytes) -> bool:
+        """Is this line an event that passes?"""
+        batch = Batch([])
+        with suppress(InvalidEvent):
+            self._look_at(line, batch)
+        return bool(batch.records) and batch.records[0].gap is None
+
+    @property
+    def read(self) -> int:
+        """Bytes read, a line that has begun included."""
+        return self.offset + self._splitter.pending
+
+    def restart(self) -> None:
+        """Another file, or the same one from its beginning."""
+        self._splitter = LineSplitter()
+        self._number = self._origin = self.offset = 0
+
+    def feed(self, chunk: bytes) -> list[Batch]:
+        """The batches that a chunk completes."""
+        batches: list[Batch] = []
+        batch = Batch([], self.offset, 0, [])
+        for line in self._splitter.feed(chunk):
+            self._take(line, batch)
+            if len(batch.records) >= MAX_BATCH:
+                batches.append(batch)
+                batch = Batch([], self.offset, 0, [])
+        if batch.seen or batch.records:
+            batches.append(batch)
+        return batches
+
+    def end(self) -> Batch | None:
+        """The last line, when it has no newline."""
+        line = self._splitter.end()
+        if line is None:
+            return None
+        batch = Batch([], self.offset, 0, [])
+        self._take(line, batch)
+        return batch if batch.seen or batch.records else None
+
+    def torn(self, reason: str) -> Batch:
+        """The file breaks off: said once, as a hole of unknown size."""
+        error = MalformedLine(reason)
+        gap = Gap.new(None, self.last_id, "invalid", source=self._name)
+        return Batch([Record(gap)], self.offset, 0, [Refusal(self._place(), error)])
+
+    def _take(self, line: bytes | MalformedLine, batch: Batch) -> None:
+        self._number += 1
+        if isinstance(line, MalformedLine):
+            self.offset += line.length + 1
+            self._refuse(line, batch)
+        else:
+            self.offset += len(line) + 1
+            if line and not line.isspace():
+                self._look_at(line, batch)
+        batch.position = self.offset
+
+    def _look_at(self, line: bytes, batch: Batch) -> None:
+        if self._where is not None and not self._where.might_match(line):
+            batch.seen += _CONTROL_MARK not in line
+            return
+        try:
+            item = decode_line(line, foreign=self._foreign)
+        except InvalidEvent as error:
+            self._refuse(error, batch)
+            return
+        if isinstance(item, Gap):
+            batch.records.append(Record(item, item.line))
+            return
+        if item.type.startswith("eventbus."):  # a journal's control records
+            return
+        batch.seen += 1
+        self.last_id = item.id
+        if self._passes(item):
+            batch.records.append(Record(item, item.line))
+
+    def _passes(self, event: Event) -> bool:
+        return self._start.admits(event) and (self._where is None or self._where.matches(event))
+
+    def _place(self) -> str:
+        # Begun in the middle, nobody has counted the lines before.
+        return f"{self._name}: byte {self.offset}" if self._origin else f"{self._name}:{self._number}"
+
+    def _refuse(self, error: InvalidEvent, batch: Batch) -> None:
+        gap = Gap.new(1, self.last_id, "invalid", source=self._name)
+        batch.records.append(Record(gap))
+        batch.refusals.append(Refusal(self._place(), error))
+
+
+async def _last_of(stream: AsyncIterator[Batch], count: int) -> AsyncIterator[Batch]:
+    """The last `count` events of a stream that can only be read forwards, with the Gaps among them."""
+    kept: deque[Record] = deque()
+    events = 0
+    last = Batch([])
+    async for batch in stream:
+        last.position = batch.position
+        last.seen += batch.seen
+        last.refusals.extend(batch.refusals)
+        for record in batch.records:
+            kept.append(record)
+            events += record.gap is None
+            while kept and (events > count or kept[0].gap is not None):
+                events -= kept.popleft().gap is None
+    last.records.extend(kept)
+    yield last
+
+
+async def _chunks(path: Path, offset: int, *, compressed: bool) -> AsyncGenerator[bytes, None]:
+    """A file's bytes from `offset` to its end, unpacked. Raises OSError, EOFError, zlib.error."""
+    if not compressed:
+        async with aiofiles.open(path, "rb") as handle:
+            await handle.seek(offset)
+            while chunk := await handle.read(CHUNK_BYTES):
+                yield chunk
+        return
+    with await asyncio.to_thread(gzip.open, path, "rb") as archive:
+        await asyncio.to_thread(archive.seek, offset)
+        while chunk := await asyncio.to_thread(archive.read, CHUNK_BYTES):
+            yield chunk
+
+
+def _one_log(path: Path) -> Path:
+    """The file that a path means: itself, or the one log in a directory."""
+    if not path.is_dir():
+        return path
+    logs = sorted(entry for entry in path.iterdir() if entry.name.endswith((".jsonl", ".jsonl.gz")))
+    if len(logs) != 1:
+        found = ", ".join(entry.name for entry in logs) or "none"
+        raise UnknownEnd(str(path), f"a directory means the one log in it; here: {found}")
+    return logs[0]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,127 @@
+"""Standard input as a source, standard output as a sink: one line an event.
+
+Neither blocks the event loop. A pipe is waited for; a regular file is always ready. A reader that has gone away
+(`| head -1`) raises ReaderGone, also while nothing is being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncGenerator, Callable
+
+from ..codec import LineSplitter, decode_line
+from ..errors import Broken, InvalidEvent, MalformedLine, ReaderGone
+from ..event import Event, Gap
+from ..filter import Filter
+from ..flow import Ack, Batch, Record, Refusal, Sink, Source, Start
+
+CHUNK_BYTES = 256 * 1024
+PIPE_BYTES = 4096  # PIPE_BUF: what a pipe that says it is writable takes without blocking
+
+
+class StdinSource(Source):
+    """Lines from a file descriptor until it ends; foreign, hence looked at closely.
+
+    source: filled in, with specversion, id and time, where a line leaves them out; None: they must be there.
+    """
+
+    name = "-"
+
+    def __init__(self, fd: int = 0, *, source: str | None = None) -> None:
+        self._fd = fd
+        self._source = source
+
+    @property
+    def finite(self) -> bool:
+        """A pipe ends with its writer."""
+        return True
+
+    async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
+        """See Source. A stream has no history to begin in: `start.last` and `after` are not looked at."""
+        splitter = LineSplitter()
+        number = 0
+        last: str | None = None
+        loop = asyncio.get_running_loop()
+        while True:
+            await _ready(loop.add_reader, loop.remove_reader, self._fd)
+            try:
+                chunk = os.read(self._fd, CHUNK_BYTES)
+            except OSError as error:
+                raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+            lines = list(splitter.feed(chunk)) if chunk else [splitter.end() or b""]
+            batch = Batch([])
+            for line in lines:
+                number += 1
+                if isinstance(line, bytes) and (not line or line.isspace()):
+                    continue
+                try:
+                    if isinstance(line, MalformedLine):
+                        raise line
+                    item = decode_line(line, foreign=True, source=self._source)
+                except InvalidEvent as error:
+                    batch.records.append(Record(Gap.new(1, last, "invalid", source=self.name)))
+                    batch.refusals.append(Refusal(f"line {number}", error))
+                    continue
+                if isinstance(item, Event):
+                    if item.type.startswith("eventbus.journal."):
+                        continue
+                    last = item.id
+                    batch.seen += 1
+                    if not start.admits(item) or (where is not None and not where.matches(item)):
+                        continue
+                batch.records.append(Record(item, item.line))
+            if batch.seen or batch.records:
+                yield batch
+            if not chunk:
+                return
+
+
+class StdoutSink(Sink):
+    """Lines to a file descriptor. Raises ReaderGone when nobody reads them any more."""
+
+    name = "-"
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        mode = os.fstat(fd).st_mode
+        self._fifo = stat.S_ISFIFO(mode)
+        self._waits = self._fifo or stat.S_ISSOCK(mode)
+
+    async def write(self, batch: Batch) -> Ack:
+        """See Sink."""
+        lines, refusals = batch.encode()
+        view = memoryview(b"\n".join((*lines, b"")))
+        loop = asyncio.get_running_loop()
+        try:
+            while view:
+                if self._waits:
+                    await _ready(loop.add_writer, loop.remove_writer, self._fd)
+                view = view[os.write(self._fd, view[:PIPE_BYTES] if self._waits else view) :]
+        except BrokenPipeError:
+            raise ReaderGone(self.name, "the reader has gone") from None
+        except OSError as error:
+            raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+        return Ack(len(lines), refusals=refusals)
+
+    async def gone(self) -> None:
+        """Return when the reader has gone; where that cannot be noticed, never."""
+        loop = asyncio.get_running_loop()
+        if not self._fifo:
+            await loop.create_future()
+        # The write end of a pipe becomes readable only by its error: the last reader closed it.
+        await _ready(loop.add_reader, loop.remove_reader, self._fd)
+
+
+async def _ready(add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool], fd: int) -> None:
+    """Wait until the descriptor can be used without blocking. A regular file always can."""
+    ready = asyncio.get_running_loop().create_future()
+    try:
+        add(fd, lambda: ready.done() or ready.set_result(None))
+    except PermissionError:  # epoll takes no regular files
+        return
+    try:
+        await ready
+    finally:
+        remove(fd)
