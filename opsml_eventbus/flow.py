@@ -180,7 +180,7 @@ class Source(ABC):
         return False
 
     @abstractmethod
-    def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncIterator[Batch]:
+    def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """The stream from `start` on: what matches `where`, and every Gap. Never an empty batch with seen == 0.
 
         Raises Unreachable, Refused, Broken.

@@ -67,11 +67,7 @@ class FileSink(Sink):
                 raise Refused(self.name, "a symbolic link; a log is written under its own name") from None
             raise Unreachable(self.name, _reason(error)) from error
         try:
-            state = os.fstat(fd)
-            if not stat.S_ISREG(state.st_mode):
-                raise Refused(self.name, "not a regular file")
-            if state.st_nlink != 1:
-                raise Refused(self.name, f"has {state.st_nlink} names; a log that others can reach is not safe")
+            self._check(fd)
             if mode == "overwrite":
                 os.ftruncate(fd, 0)
             _sync_directory(self._path.parent)
@@ -79,6 +75,13 @@ class FileSink(Sink):
             os.close(fd)
             raise
         return fd
+
+    def _check(self, fd: int) -> None:
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode):
+            raise Refused(self.name, "not a regular file")
+        if state.st_nlink != 1:
+            raise Refused(self.name, f"has {state.st_nlink} names; a log that others can reach is not safe")
 
     def _mend(self) -> Path | None:
         """Move a last line that was cut off out of the way, kept beside the file: a reader would stumble over it."""
@@ -92,19 +95,21 @@ class FileSink(Sink):
         if start == size:
             return None
         tail = os.pread(self._fd, min(size - start, 2 * MAX_EVENT_BYTES), start)
-        try:
+        with suppress(InvalidEvent):
             decode_line(tail)
-        except InvalidEvent:
-            aside = self._path.with_name(f"{self._path.name}.torn-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            with open(aside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as copy:
-                copy.writelines(os.pread(self._fd, min(BLOCK_BYTES, size - offset), offset) for offset in range(start, size, BLOCK_BYTES))
-                copy.flush()
-                os.fsync(copy.fileno())
-            os.ftruncate(self._fd, start)
-            os.fsync(self._fd)
-            return aside
-        os.write(self._fd, b"\n")  # whole, only its newline is missing
-        return None
+            os.write(self._fd, b"\n")  # whole, only its newline is missing
+            return None
+        aside = self._path.with_name(f"{self._path.name}.torn-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        copy = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            for offset in range(start, size, BLOCK_BYTES):
+                os.write(copy, os.pread(self._fd, min(BLOCK_BYTES, size - offset), offset))
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+        os.ftruncate(self._fd, start)
+        os.fsync(self._fd)
+        return aside
 
     async def write(self, batch: Batch) -> Ack:
         """Write and fsync the batch. Cancelling does not stop it half way: it is waited for first.

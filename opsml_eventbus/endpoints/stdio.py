@@ -116,12 +116,12 @@ class StdoutSink(Sink):
 
 async def _ready(add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool], fd: int) -> None:
     """Wait until the descriptor can be used without blocking. A regular file always can."""
-    ready = asyncio.get_running_loop().create_future()
+    ready = asyncio.Event()
     try:
-        add(fd, lambda: ready.done() or ready.set_result(None))
+        add(fd, ready.set)
     except PermissionError:  # epoll takes no regular files
         return
     try:
-        await ready
+        await ready.wait()
     finally:
         remove(fd)
