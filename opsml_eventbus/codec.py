@@ -117,6 +117,14 @@ def encode_data(type: str, data: Any) -> bytes:  # noqa: A002 - the member's nam
         raise Unencodable(str(error), "data") from error
 
 
+def encoded_data(type: str, data: Any) -> EncodedData:  # noqa: A002
+    """A payload in its bytes, as if it had been read from a line: for a source whose members we may not all know.
+
+    Raises Unencodable.
+    """
+    return _JsonData(encode_data(type, data))
+
+
 def format_time(time: int) -> str:
     """Nanoseconds since the epoch as RFC 3339, nine digits, `Z`. Raises Unencodable outside the years 1 to 9999."""
     second, fraction = divmod(time, 1_000_000_000)
