@@ -23,6 +23,7 @@ from .errors import TypeRefused
 MAX_ID_BYTES = 256  # UTF-8; room for any producer's id, and a bound on what every index of ids costs
 OWN_PREFIX = "eventbus."  # types under this prefix are ours: Gaps, and a journal's control records
 GAP_TYPE = "eventbus.gap"
+CONTROL_PREFIX = "eventbus.journal."  # a journal's records about itself: never shown, counted, replayed or copied
 DEFAULT_SOURCE = "opsml"
 
 GapReason = Literal["lag", "disconnect", "source", "invalid"]
@@ -97,6 +98,11 @@ def payload_type(name: str) -> type[Payload] | None:
 def payload_types() -> dict[str, type[Payload]]:
     """Every registered type by name (a copy)."""
     return dict(_types)
+
+
+def payload_fields(cls: type[Payload]) -> dict[str, Any]:
+    """The fields of a payload class and their types, in order."""
+    return {field.name: field.type for field in msgspec.structs.fields(cls)}  # type: ignore[arg-type]  # see above
 
 
 class EncodedData:

@@ -17,7 +17,7 @@ from contextlib import aclosing
 
 from .event import Event
 from .filter import Filter
-from .flow import Batch, Notice, Notify, Position, Record, Source, Start, no_notice
+from .flow import Ack, Batch, Notice, Notify, Position, Record, Sink, Source, Start, no_notice
 from .pacing import Pacer
 
 LONG_WAIT = 5_000_000_000  # ns; a pause longer than this is explained to whoever watches
@@ -210,3 +210,22 @@ class Merged(Source):
 def _wake(arrivals: asyncio.Queue[Batch | None]) -> None:
     if not arrivals.full():  # a full queue has something to be woken by
         arrivals.put_nowait(None)
+
+
+class Tee(Sink):
+    """Several sinks as one: a batch is acknowledged when all of them have it. They are closed together."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+        self.name = ", ".join(sink.name for sink in sinks)
+
+    async def write(self, batch: Batch) -> Ack:
+        """One after the other, in the order given: what a person sees has happened."""
+        acks = [await sink.write(batch) for sink in self._sinks]
+        refusals = next((ack.refusals for ack in acks if ack.refusals), ())
+        return Ack(len(batch.records), all(ack.durable for ack in acks), refusals)
+
+    async def close(self) -> None:
+        """All of them."""
+        for sink in self._sinks:
+            await sink.close()

@@ -23,7 +23,7 @@ import aiofiles
 
 from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
 from ..errors import Broken, InvalidEvent, MalformedLine, UnknownEnd, Unreachable
-from ..event import Event, Gap
+from ..event import CONTROL_PREFIX, Event, Gap
 from ..filter import Filter
 from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
 
@@ -192,6 +192,7 @@ class _Reader:
     def __init__(self, name: str, where: Filter | None, start: Start, foreign: bool) -> None:
         self._name = name
         self._where = where
+        self._screen = where.screen() if where is not None else None
         self._start = start
         self._foreign = foreign
         self._splitter = LineSplitter()
@@ -261,7 +262,9 @@ class _Reader:
         batch.position = self.offset
 
     def _look_at(self, line: bytes, batch: Batch) -> None:
-        if self._where is not None and not self._where.might_match(line):
+        # What the filter implies about raw bytes comes first. A line that has not even the shape of an event is
+        # decoded all the same: a filter must not hide that a file is damaged.
+        if self._screen is not None and line[0] == 0x7B and line[-1] == 0x7D and not self._screen(line):
             batch.seen += _CONTROL_MARK not in line
             return
         try:
@@ -272,7 +275,7 @@ class _Reader:
         if isinstance(item, Gap):
             batch.records.append(Record(item, item.line))
             return
-        if item.type.startswith("eventbus."):  # a journal's control records
+        if item.type.startswith(CONTROL_PREFIX):
             return
         batch.seen += 1
         self.last_id = item.id

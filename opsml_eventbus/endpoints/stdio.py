@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from ..codec import LineSplitter, decode_line
 from ..errors import Broken, InvalidEvent, MalformedLine, ReaderGone
-from ..event import Event, Gap
+from ..event import CONTROL_PREFIX, OWN_PREFIX, Event, Gap
 from ..filter import Filter
 from ..flow import Ack, Batch, Record, Refusal, Sink, Source, Start
 
@@ -57,16 +57,14 @@ class StdinSource(Source):
                 if isinstance(line, bytes) and (not line or line.isspace()):
                     continue
                 try:
-                    if isinstance(line, MalformedLine):
-                        raise line
-                    item = decode_line(line, foreign=True, source=self._source)
+                    item = _decode(line, self._source)
                 except InvalidEvent as error:
                     batch.records.append(Record(Gap.new(1, last, "invalid", source=self.name)))
                     batch.refusals.append(Refusal(f"line {number}", error))
                     continue
                 if isinstance(item, Event):
-                    if item.type.startswith("eventbus.journal."):
-                        continue
+                    if item.type.startswith(CONTROL_PREFIX):
+                        continue  # a journal that is piped in: its control records speak of another file
                     last = item.id
                     batch.seen += 1
                     if not start.admits(item) or (where is not None and not where.matches(item)):
@@ -76,6 +74,15 @@ class StdinSource(Source):
                 yield batch
             if not chunk:
                 return
+
+
+def _decode(line: bytes | MalformedLine, source: str | None) -> Event | Gap:
+    if isinstance(line, MalformedLine):
+        raise line
+    item = decode_line(line, foreign=True, source=source)
+    if item.type.startswith(OWN_PREFIX) and not isinstance(item, Gap) and not item.type.startswith(CONTROL_PREFIX):
+        raise InvalidEvent(f"{item.type!r} is a type of the bus's own", "type")
+    return item
 
 
 class StdoutSink(Sink):

@@ -1,0 +1,72 @@
+"""A bus of our own on an endpoint, for the commands that host one: `serve`, `demo`, `replay`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import places
+
+if TYPE_CHECKING:
+    from opsml_eventbus.bus import EventBus
+
+    from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.flow import Report
+
+    from .render import Notes
+
+CAPACITY = 4096  # events: some seconds of a busy server, about 4 MB
+
+
+def socket(endpoint: str) -> Path:
+    """The socket that an endpoint's text names. Raises UnknownEnd, Refused."""
+    from opsml_eventbus.endpoints.tap import socket_path
+
+    from opsml_eventbus.endpoints import TAP, scheme_of
+    from opsml_eventbus.errors import UnknownEnd
+
+    if scheme_of(endpoint) is not TAP:
+        raise UnknownEnd(endpoint, "a bus is served on a socket:", (TAP.form,))
+    if endpoint.startswith("unix:"):
+        return Path(endpoint.removeprefix("unix:"))
+    return socket_path(places.folder(), endpoint)
+
+
+@asynccontextmanager
+async def hosted_bus(
+    endpoint: str,
+    notes: Notes,
+    *,
+    capacity: int = CAPACITY,
+    record: str | None = None,
+    append: bool = False,
+    alone: bool = False,
+    report: Report | None = None,
+) -> AsyncIterator[EventBus]:
+    """A bus that others can publish to and tail.
+
+    record: also write it to this file, lossless: a publisher is told `acked` only when its events are on disk, and a
+        recorder that fails ends the bus. append: go on behind that file's last event.
+    alone: refuse where a live bus is already served there.
+    """
+    from opsml_eventbus.bus import EventBus
+    from opsml_eventbus.endpoints.tap import serve_tap
+
+    from opsml_eventbus.endpoints.memory import Recording
+    from opsml_eventbus.endpoints.recorder import FileSink
+
+    bus = EventBus(capacity=capacity)
+    path = socket(endpoint)
+    async with AsyncExitStack() as stack:
+        stack.callback(bus.close)
+        confirm: Any = None
+        if record is not None:
+            sink: FileSink = FileSink(record, mode="append" if append else "create")
+            recording = await stack.enter_async_context(Recording(bus, sink, report))
+            confirm = recording.confirm
+        tap = await stack.enter_async_context(serve_tap(bus, path, allow_publish=True, confirm=confirm, alone=alone))
+        notes.say(f"a bus is served on {tap.path}" + (f", recorded to {record}" if record else ""))
+        yield bus
+        bus.close()

@@ -1,0 +1,163 @@
+"""`eventbus`: finds the command, runs it, and turns errors into exit codes, here and nowhere else.
+
+    0 done · 1 failed · 2 usage · 3 input torn or malformed · 4 events lost · 5 tampered
+
+A command is one file, imported when it is called; to add one, write the file and its line in COMMANDS.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    """One line of the overview."""
+
+    panel: str
+    help: str
+
+
+COMMANDS = {
+    "tail": Command("Live", "the last events, then live ones, filtered"),
+    "record": Command("Live", "write a bus or a table to a file"),
+    "publish": Command("Live", "put events on a bus"),
+    "serve": Command("Live", "a bus for others to publish to and tail"),
+    "ls": Command("Live", "the live buses of this machine"),
+    "replay": Command("Files", "a recording back onto a bus"),
+    "demo": Command("Learn", "a bus with realistic OpsML traffic"),
+}
+
+EXAMPLES = (
+    ("eventbus demo", "something alive, in this terminal"),
+    ("eventbus tail --type audit --status denied", "watch it from another"),
+    ("eventbus replay audit.jsonl --speed 10x", "see a recording again, faster"),
+)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line. Returns the exit code; nothing below it may end in a traceback."""
+    try:
+        return _dispatch(list(arguments))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        _quiet_stdout()
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if any(name.endswith("_COMPLETE") for name in os.environ) or arguments[:1] in (
+        ["--install-completion"],
+        ["--show-completion"],
+    ):
+        return _invoke(whole(), arguments, "eventbus")
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        from .overview import show
+
+        show(COMMANDS, EXAMPLES)
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"eventbus {version('opsml-eventbus')}\n")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        return _complain(
+            f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            f"commands: {', '.join(COMMANDS)}",
+            code=2,
+        )
+    return _invoke(_app(name), arguments[1:], f"eventbus {name}")
+
+
+def _app(*names: str) -> Any:
+    import typer
+
+    app = typer.Typer(add_completion=len(names) > 1, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    for name in names:
+        module = importlib.import_module(f".{name}", __package__)
+        app.command(name)(getattr(module, name))
+    return app
+
+
+def whole() -> Any:
+    """Every command in one application: what shell completion asks."""
+    return _app(*COMMANDS)
+
+
+def _invoke(app: Callable[..., Any], arguments: list[str], program: str) -> int:
+    import typer
+
+    from opsml_eventbus import errors
+
+    # Typer brings its own copy of click in some versions, click itself in others.
+    usage_error = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
+    try:
+        result = app(args=arguments, prog_name=program, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except typer.Abort:
+        return 128 + signal.SIGINT
+    except usage_error as error:  # type: ignore[misc]
+        return _complain(_clause(error), f"{program} --help tells more", code=2)
+    except errors.ReaderGone:
+        _quiet_stdout()
+        return 0
+    except errors.EventError as error:
+        hint, code = _advice(error)
+        return _complain(str(error), hint, code=code)
+    except OSError as error:
+        return _complain(f"{error.filename or program}: {(error.strerror or str(error)).lower()}", code=1)
+
+
+def _clause(error: Any) -> str:
+    text = str(error.format_message()).strip().rstrip(".")
+    return text[0].lower() + text[1:] if text else "wrong usage"
+
+
+def _advice(error: Exception) -> tuple[str, int]:
+    """What to do next, and the exit code."""
+    from opsml_eventbus import errors
+
+    match error:
+        case errors.AlreadyThere():
+            return "--append goes on behind its end, --overwrite begins it anew", 2
+        case errors.UnknownEnd():
+            return ("known: " + " · ".join(error.known) if error.known else ""), 2
+        case errors.InvalidFilter():
+            return "`=value` takes a value as it is; `^value` means not", 2
+        case errors.TypeRefused():
+            return "", 2
+        case errors.Unreachable():
+            return "`eventbus ls` lists the live buses, `eventbus serve` starts one", 1
+        case errors.InvalidEvent():
+            return "", 3
+        case _:
+            return "", 1
+
+
+def _complain(sentence: str, hint: str = "", *, code: int) -> int:
+    from .render import Notes
+
+    Notes().complain(sentence, hint)
+    return code
+
+
+def _quiet_stdout() -> None:
+    # The interpreter flushes standard output at exit; with no reader that would be one more complaint.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

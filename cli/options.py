@@ -1,0 +1,212 @@
+"""Flags that several commands share, declared once.
+
+A group of flags is a dataclass; `@takes(Selection, Output)` gives a command those flags and hands it the filled-in
+groups. So a flag is named, typed and explained in one place, and reads the same in every command.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from . import values
+
+if TYPE_CHECKING:
+    from opsml_eventbus.filter import Filter
+    from opsml_eventbus.flow import Start
+
+    from .render import Notes
+
+FILTERS = "Filters (several values of one flag: any of them; different flags: all of them; ^value: not)"
+WINDOW = "Which part"
+OUTPUT = "Output"
+
+
+def _many(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel=FILTERS, show_default=False)
+
+
+@dataclass
+class Selection:
+    """Which events."""
+
+    type: Annotated[list[str], _many("--type", "Event type, or a glob: audit, 'billing.*'.")] = field(
+        default_factory=list
+    )
+    user: Annotated[list[str], _many("--user", "User name, as the client claims it.")] = field(default_factory=list)
+    op: Annotated[list[str], _many("--op", "Operation: create, read, delete, list, update …")] = field(
+        default_factory=list
+    )
+    status: Annotated[list[str], _many("--status", "Status: success, failed, denied.")] = field(default_factory=list)
+    resource: Annotated[list[str], _many("--resource", "Resource type: file, database, card, drift.")] = field(
+        default_factory=list
+    )
+    id: Annotated[list[str], _many("--id", "Resource id, or a glob.")] = field(default_factory=list)
+    registry: Annotated[list[str], _many("--registry", "Registry type: model, prompt, experiment …")] = field(
+        default_factory=list
+    )
+    route: Annotated[list[str], _many("--route", "Route, or a glob: '/opsml/api/card/*'.")] = field(
+        default_factory=list
+    )
+    ip: Annotated[list[str], _many("--ip", "Client address or CIDR, as claimed: 10.0.0.0/8.")] = field(
+        default_factory=list
+    )
+    source: Annotated[list[str], _many("--source", "Who emitted it (CloudEvents source).")] = field(
+        default_factory=list
+    )
+    priority: Annotated[list[str], _many("--priority", "At least this: low, normal, high, critical.")] = field(
+        default_factory=list
+    )
+    grep: Annotated[list[str], _many("--grep", "Text anywhere in the payload, literal, without case.")] = field(
+        default_factory=list
+    )
+
+    def filter(self, notes: Notes) -> Filter | None:
+        """The filter these flags make; None when everything passes. Raises InvalidFilter."""
+        given = {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name)}
+        if not given:
+            return None
+        from opsml_eventbus.filter import Filter
+
+        where = Filter.of(**given)
+        for note in where.notes:
+            notes.say(note)
+        return where
+
+
+@dataclass
+class Window:
+    """Which part of time."""
+
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="From here on: 10m, '2 hours ago', yesterday, 10:15, 2026-11-24T09:00Z.", rich_help_panel=WINDOW
+        ),
+    ] = None
+    until: Annotated[
+        str | None, typer.Option(help="Up to here, not included; the same forms.", rich_help_panel=WINDOW)
+    ] = None
+
+    def bounds(self, notes: Notes) -> tuple[int | None, int | None]:
+        """(since, until) in ns since the epoch; what was understood is echoed."""
+        now = datetime.now().astimezone()
+        bounds: list[int | None] = []
+        for flag, text in (("--since", self.since), ("--until", self.until)):
+            if text is None:
+                bounds.append(None)
+                continue
+            try:
+                moment = values.moment(text, now)
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint=flag) from error
+            bounds.append(moment)
+            notes.say(f"{flag} {text}: {values.format_moment(moment, now)}")
+        return bounds[0], bounds[1]
+
+
+@dataclass
+class Output:
+    """How it is shown."""
+
+    output: Annotated[
+        Literal["pretty", "json"] | None,
+        typer.Option("--output", "-o", help="Default: pretty on a terminal, json when piped.", rich_help_panel=OUTPUT),
+    ] = None
+    color: Annotated[
+        Literal["auto", "always", "never"], typer.Option(help="NO_COLOR is obeyed.", rich_help_panel=OUTPUT)
+    ] = "auto"
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no summary.", rich_help_panel=OUTPUT)] = (
+        False
+    )
+
+    def notes(self) -> Notes:
+        """What is said on standard error."""
+        from .render import Notes
+
+        return Notes(quiet=self.quiet, color=self.color)
+
+    @property
+    def pretty(self) -> bool:
+        """Drawn, or JSON lines?"""
+        return self.output == "pretty" or (self.output is None and sys.stdout.isatty())
+
+
+def takes(*groups: type) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the flags of these groups. It receives each group under its name in lower case."""
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if hints.get(name) not in groups
+        ]
+        shared: dict[str, tuple[str, str]] = {}
+        added = []
+        for group in groups:
+            types = get_type_hints(group, include_extras=True)
+            for item in fields(group):
+                shared[item.name] = (group.__name__.lower(), item.name)
+                default = item.default if item.default_factory is MISSING else item.default_factory()
+                added.append(
+                    inspect.Parameter(
+                        item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[item.name]
+                    )
+                )
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> int:
+            filled: dict[str, dict[str, Any]] = {group.__name__.lower(): {} for group in groups}
+            for name in list(given):
+                if name in shared:
+                    group, member = shared[name]
+                    filled[group][member] = given.pop(name)
+            made = {group.__name__.lower(): group(**filled[group.__name__.lower()]) for group in groups}
+            return command(**given, **made)
+
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+def parsed(flag: str, parse: Callable[[str], Any], text: str | None) -> Any:
+    """A flag's text as a value. Raises the usage error that names the flag."""
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from error
+
+
+def last(text: str) -> int | Literal["all"]:
+    """The value of `-n`: a number of events, or all."""
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is neither a number of events nor 'all'")
+    return int(text)
+
+
+def start(
+    n: str | None, window: tuple[int | None, int | None], *, default: int | Literal["all"], follow: bool
+) -> Start:
+    """Where a stream begins: `--since` implies all from there, unless `-n` says how many."""
+    from opsml_eventbus.flow import Start
+
+    since, until = window
+    count = parsed("-n", last, n)
+    if count is None:
+        count = "all" if since is not None else default
+    return Start(last=count, since=since, until=until, follow=follow)

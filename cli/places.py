@@ -1,0 +1,52 @@
+"""Where things are on this machine: the one module that reads the environment, and hands on what it found."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .render import Notes
+
+DEFAULT_NAME = "default"
+
+
+def endpoint() -> str:
+    """The bus that is meant when none is named."""
+    return os.environ.get("EVENTBUS_ENDPOINT") or DEFAULT_NAME
+
+
+def source(given: str | None, notes: Notes) -> str:
+    """The source that is meant: the one given, $EVENTBUS_ENDPOINT, OpsML's table, the default bus."""
+    if given:
+        return given
+    if os.environ.get("EVENTBUS_ENDPOINT"):
+        return os.environ["EVENTBUS_ENDPOINT"]
+    uri = os.environ.get("OPSML_TRACKING_URI", "")
+    # `http…` makes OpsML a client of another machine's server: there is no table here to read.
+    if uri and not uri.startswith("http"):
+        from opsml_eventbus.endpoints.opsml import tracking_url
+
+        url = tracking_url(uri)
+        notes.say("reading OpsML's audit table, as OPSML_TRACKING_URI says (EVENTBUS_ENDPOINT wins over it)")
+        return url
+    return DEFAULT_NAME
+
+
+def folder() -> Path:
+    """Where the sockets of live buses are."""
+    if sys.platform == "win32":
+        from opsml_eventbus.errors import Unreachable
+
+        raise Unreachable("tap", "Windows has no tap: files, pipes and tables work there, live buses do not")
+    from opsml_eventbus.endpoints.tap import tap_folder
+
+    return tap_folder(os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), os.getuid())
+
+
+def context(**more: Any) -> dict[str, Any]:
+    """What an end is told of this place."""
+    return {"folder": None if sys.platform == "win32" else folder(), **more}

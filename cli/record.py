@@ -1,0 +1,82 @@
+"""`eventbus record`: a source into a file that keeps what it acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from . import options, places, runner, values
+from .options import Output, Selection, Window, takes
+
+
+@takes(Selection, Window, Output)
+def record(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The JSONL file to write.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="SOURCE", help="A bus, a file, sqlite:///opsml.db, or -.")
+    ] = None,
+    n: Annotated[
+        str | None,
+        typer.Option("-n", metavar="N|all", help="Events of what is there already. [of a bus 0, else all]"),
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Go on behind the file's last event.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the file anew.")] = False,
+    record_replays: Annotated[
+        bool, typer.Option("--record-replays", help="Also record what a replay puts on the bus.")
+    ] = False,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="End after 10s, 5m …")] = None,
+    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 4 when events were lost.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit with 1 when there is no bus yet.")] = False,
+    *,
+    selection: Selection,
+    window: Window,
+    output: Output,
+) -> int:
+    """Write a bus, a table or another file to a JSONL file. Ctrl-C ends it; everything seen is then on disk."""
+    from opsml_eventbus.endpoints import TAP, open_source, scheme_of
+    from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.flow import Report, Source, Start, pump
+    from opsml_eventbus.stages import Limited, Originals
+
+    if append and overwrite:
+        raise typer.BadParameter("--append and --overwrite exclude each other", param_hint="--append")
+    mode: Literal["create", "append", "overwrite"] = "append" if append else "overwrite" if overwrite else "create"
+    notes = output.notes()
+    where = selection.filter(notes)
+    bounds = window.bounds(notes)
+    seconds = options.parsed("--for", values.duration, for_)
+    name = places.source(from_, notes)
+    if name != "-" and Path(name).exists() and Path(file).exists() and Path(name).samefile(file):
+        raise typer.BadParameter("a file cannot be recorded into itself", param_hint="--from")
+    report = Report()
+
+    async def work() -> None:
+        context = places.context(wait=not no_wait, notify=runner.notices(notes), foreign=True)
+        # The source first: a file that is made for nothing would be in the way of the next try.
+        async with open_source(name, **context) as opened, FileSink(file, mode=mode) as sink:
+            if sink.mended is not None:
+                notes.warn(f"{file}: its last line was cut off; it is kept in {sink.mended}")
+            source: Source = opened
+            originals = None
+            if not (record_replays or opened.finite):
+                source = originals = Originals(source)
+            if count is not None:
+                source = Limited(source, count)
+            start = options.start(n, bounds, default=0 if scheme_of(name) is TAP else "all", follow=not opened.finite)
+            last = sink.last_id() if append else None
+            if last is not None:
+                start = Start(after=last, since=start.since, until=start.until, follow=start.follow)
+            watch = runner.Watch(notes, report, title=f"recording {name} to {file}")
+            try:
+                await pump(source, sink, where=where, start=start, report=report, watch=watch)
+            finally:
+                watch.close()
+                if originals is not None:
+                    report.skipped["replayed and left out"] = originals.skipped
+
+    runner.run(work, seconds=seconds)
+    notes.say(runner.summary(report, "recorded", f" ({file})"))
+    return runner.exit_code(report, fail_on_loss=fail_on_loss)

@@ -1,0 +1,285 @@
+"""The only module that draws. Everything that comes from data is made safe here, at the point of drawing.
+
+Every code point of the categories Cc, Cf, Cs, Co, Cn, Zl and Zp becomes a visible escape (`\\x1b`, `\\u202e`), and no
+Rich markup, emoji code or link is ever read from data. (`rich.Text` alone passes ESC, OSC 52, C1 and bidi through.)
+
+One line an event, cut at the terminal's edge, the important first; `-o json` shows everything. What a client merely
+claims (`username`, `client_ip`, `user_agent`) is marked with `~`. Times are UTC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from opsml_eventbus.audit import AuditEvent
+from opsml_eventbus.errors import Broken, InvalidEvent, ReaderGone
+from opsml_eventbus.event import Event, Gap, Payload, Priority, payload_fields
+from opsml_eventbus.flow import Ack, Batch, Record, Sink
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+MAX_VALUE = 400  # characters of one value on the screen; the line is cut at the terminal's edge anyway
+
+STATUS_STYLES = {"Success": "green", "Failed": "bold red", "Denied": "bold magenta"}
+PRIORITY_MARKS = {Priority.LOW: ("·", "dim"), Priority.HIGH: ("!", "yellow"), Priority.CRITICAL: ("‼", "bold red")}
+GAP_REASONS = {
+    "lag": "this reader was too slow",
+    "disconnect": "the connection was lost",
+    "source": "the source itself has lost them",
+    "invalid": "refused: not an event",
+}
+
+# str.isprintable() is false for exactly the hidden categories and for spaces other than U+0020.
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
+
+def safe(text: str) -> str:
+    """The text with everything that could move a cursor, hide or reorder it spelled out."""
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda match: _visible(match[0]), text)
+
+
+@lru_cache(maxsize=4096)
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in HIDDEN:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def console(*, stderr: bool = False, color: str = "auto", width: int | None = None) -> Console:
+    """A console that reads nothing from what it prints: no markup, no emoji codes, no highlighting, no links."""
+    return Console(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
+        width=width,
+        force_terminal={"always": True, "never": None, "auto": None}[color],
+        no_color=True if color == "never" else None,
+    )
+
+
+class Screen(Sink):
+    """Events on standard output, drawn. Raises ReaderGone when the terminal or the pipe is gone."""
+
+    name = "-"
+
+    def __init__(self, color: str = "auto", fd: int = 1) -> None:
+        self._console = console(color=color)
+        # A file or a pipe has no edge to cut at.
+        self._cut = os.isatty(fd)
+        self._painter = Painter()
+        self._fd = fd
+
+    async def write(self, batch: Batch) -> Ack:
+        """Draw a batch. A terminal that is stopped (Ctrl-S) holds this pump up, never the bus."""
+        lines = [line for record in batch.records for line in self._painter.paint(record)]
+        text = self.draw(lines).encode("utf-8", "backslashreplace")
+        await asyncio.to_thread(self._write, text)
+        return Ack(len(batch.records))
+
+    def draw(self, lines: Iterable[Text]) -> str:
+        """The lines as the console's escape codes."""
+        with self._console.capture() as captured:
+            for line in lines:
+                if self._cut:
+                    self._console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+                else:
+                    self._console.print(line, soft_wrap=True)
+        return captured.get()
+
+    def _write(self, text: bytes) -> None:
+        view = memoryview(text)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except BrokenPipeError:
+            raise ReaderGone(self.name, "the reader has gone") from None
+        except OSError as error:
+            raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+
+
+class Painter:
+    """Events and Gaps as lines of styled text. Remembers only the day it last wrote."""
+
+    def __init__(self) -> None:
+        self._day = ""
+
+    def paint(self, record: Record) -> list[Text]:
+        """The line of a record, after a line with the date when the day has changed."""
+        item = record.item
+        moment = _moment(item.time)
+        day, clock = moment[:10], moment[11:]
+        lines = []
+        if day != self._day:
+            self._day = day
+            lines.append(Text(f"── {day} UTC ──", style="dim"))
+        lines.append(gap_line(item, clock) if isinstance(item, Gap) else event_line(item, clock))
+        return lines
+
+
+def event_line(event: Event, clock: str) -> Text:
+    """One event on one line, the important first."""
+    line = Text()
+    line.append(clock, "dim")
+    mark, style = PRIORITY_MARKS.get(event.priority, (" ", ""))
+    line.append(f" {mark} ", style)
+    if event.replay is not None:
+        line.append(f"↻{_value(event.replay)} ", "cyan")
+    try:
+        data = event.data
+    except InvalidEvent as error:
+        _type(line, event)
+        _field(line, f"does not fit its type: {error}", "red")
+        return line
+    if isinstance(data, AuditEvent):
+        _audit(line, data)
+    else:
+        _type(line, event)
+        _members(line, data)
+    if event.source != "opsml":
+        _field(line, event.source, "dim")
+    return line
+
+
+def gap_line(gap: Gap, clock: str) -> Text:
+    """A hole in the stream: how many, and why."""
+    many = "an unknown number of events" if gap.missed is None else counted(gap.missed, "event")
+    reason = GAP_REASONS.get(gap.reason, safe(str(gap.reason)))
+    return Text.assemble((clock, "dim"), " ", (f"━━ {many} missing: {reason} ({safe(gap.reason)}) ━━", "bold red"))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 event`, `1,204 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _audit(line: Text, data: AuditEvent) -> None:
+    line.append(f"{_value(data.status):<7} ", STATUS_STYLES.get(data.status, "yellow"))
+    line.append(f"{_value(data.operation):<7}", "bold")
+    _field(line, f"{_value(data.registry_type or data.resource_type):<10}", "cyan")
+    _field(line, data.route)
+    if data.error_message is not None:
+        _field(line, data.error_message, "red")
+    _field(line, f"~{data.username}", "yellow")
+    _field(line, f"~{data.client_ip}", "dim yellow")
+    if data.resource_id not in data.route:
+        _field(line, data.resource_id, "dim")
+    _field(line, f"~{data.user_agent}", "dim yellow")
+
+
+def _type(line: Text, event: Event) -> None:
+    line.append(f"{_value(event.type)}", "bold cyan")
+
+
+def _members(line: Text, data: Any) -> None:
+    if isinstance(data, Payload):
+        members = {name: getattr(data, name) for name in payload_fields(type(data))}
+    elif isinstance(data, dict):
+        members = data
+    else:
+        members = {} if data is None else {"": data}
+    for name, value in members.items():
+        line.append(f" {_value(name)}=" if name else " ", "dim")
+        line.append(_value(value if isinstance(value, str) else _json(value)))
+
+
+def _json(value: Any) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode("utf-8", "backslashreplace")
+
+
+def _field(line: Text, text: str, style: str = "") -> None:
+    line.append(" ")
+    line.append(_value(text), style)
+
+
+def _value(text: str) -> str:
+    text = str(text)
+    return safe(text[:MAX_VALUE] + "…" if len(text) > MAX_VALUE else text)
+
+
+def _moment(time: int) -> str:
+    second, fraction = divmod(time, 1_000_000_000)
+    return f"{_second(second)}.{fraction // 1_000_000:03d}"
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    try:
+        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return "????-??-?? ??:??:??"
+
+
+class Notes:
+    """What is said beside the data, on standard error. Silent with `quiet`, complaints excepted."""
+
+    def __init__(self, *, quiet: bool = False, color: str = "auto") -> None:
+        self._quiet = quiet
+        self.console = console(stderr=True, color=color)
+
+    @property
+    def lively(self) -> bool:
+        """May a progress line move about?"""
+        return not self._quiet and self.console.is_terminal
+
+    def say(self, text: str, style: str = "dim") -> None:
+        """A note; nothing depends on it."""
+        if not self._quiet:
+            self._print(Text(safe(text), style=style))
+
+    def warn(self, text: str) -> None:
+        """Something the user would want to know even with `--quiet`."""
+        self._print(Text(safe(text), style="yellow"))
+
+    def complain(self, sentence: str, hint: str = "") -> None:
+        """An error: one sentence, and what to do next."""
+        line = Text.assemble(("eventbus: ", "bold red"), safe(sentence))
+        if hint:
+            line.append(f"\n  {safe(hint)}", "dim")
+        self._print(line)
+
+    def _print(self, text: Text) -> None:
+        with suppress(OSError):  # standard error is gone: there is nobody left to tell
+            self.console.print(text, soft_wrap=True)
+
+
+def table(taps: Iterable[Any], now: int) -> Table:
+    """The live buses as a table. now: ns since the epoch."""
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("NAME", "PID", "UP", "CLIENTS", "EVENTS", "RATE", "LOST"):
+        drawn.add_column(column, justify="left" if column == "NAME" else "right")
+    for tap in taps:
+        up = "" if tap.since is None else _age(now - tap.since)
+        lost = "" if tap.lost is None else Text(f"{tap.lost:,}", "bold red" if tap.lost else "")
+        rate = "" if tap.rate is None else f"{tap.rate:,.1f}/s"
+        drawn.add_row(safe(tap.name), f"{tap.pid or ''}", up, _number(tap.clients), _number(tap.published), rate, lost)
+    return drawn
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _age(nanoseconds: int) -> str:
+    seconds = max(nanoseconds, 0) // 1_000_000_000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

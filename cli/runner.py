@@ -1,0 +1,165 @@
+"""Running a pump for a person: until it ends, a signal, a duration, or nobody reads any more.
+
+Ctrl-C and SIGTERM are how a live command ends: it flushes, sums up and exits with 0. Elsewhere they interrupt: 130 and
+143. A second one does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opsml_eventbus.flow import Batch, Notice, Report
+
+    from .render import Notes
+
+DONE, FAILED, USAGE, MALFORMED, LOST, TAMPERED = range(6)
+SHOWN_REFUSALS = 20  # refused lines named one by one; a file full of them would scroll everything else away
+
+
+class Stopped(Exception):
+    """A signal ended the work. number: which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    seconds: float | None = None,
+    gone: Callable[[], Awaitable[None]] | None = None,
+) -> int:
+    """Run `work` to its end, for `seconds` at most, or until stopped. Returns the signal that stopped it, else 0."""
+    return asyncio.run(_run(work, seconds, gone))
+
+
+async def _run(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    seconds: float | None,
+    gone: Callable[[], Awaitable[None]] | None,
+) -> int:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def on_signal(number: int) -> None:
+        if stop.done():
+            os._exit(128 + number)  # asked twice: whatever still hangs is not worth waiting for
+        stop.set_result(number)
+
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(name, on_signal, int(name))
+    task = asyncio.ensure_future(work())
+    watchers: list[asyncio.Future[Any]] = [stop]
+    if seconds is not None:
+        watchers.append(asyncio.ensure_future(asyncio.sleep(seconds)))
+    if gone is not None:
+        watchers.append(asyncio.ensure_future(gone()))
+    try:
+        await asyncio.wait([task, *watchers], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    finally:
+        number = stop.result() if stop.done() else 0
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+    return number
+
+
+NOTICES = {
+    "waiting": "{end}: waiting for a bus{detail} (Ctrl-C ends, --no-wait does not wait)",
+    "connected": "{end}: connected{detail}",
+    "disconnected": "{end}: the connection was lost; trying again{detail}",
+    "moved": "{end}{detail}",
+    "error": "{end}{detail}",
+    "pause": "{end}: nothing is due for{detail} s (--max-gap 2s shortens such pauses, --speed max skips them)",
+}
+
+
+def notices(notes: Notes) -> Callable[[Notice], None]:
+    """What an end has to say while it goes on, as notes."""
+
+    def say(notice: Notice) -> None:
+        joint = " " if notice.kind == "pause" else ": "
+        detail = f"{joint}{notice.detail}" if notice.detail else ""
+        notes.say(NOTICES.get(notice.kind, "{end}{detail}").format(end=notice.end, detail=detail))
+
+    return say
+
+
+def interrupted(number: int) -> int:
+    """The exit code of a command that a signal interrupted: 128 and the signal's number."""
+    return 128 + number
+
+
+class Watch:
+    """Follows a pump for its user: names refused lines, moves the progress line, sums up."""
+
+    def __init__(self, notes: Notes, report: Report, *, title: str = "", total: int | None = None) -> None:
+        """title: shown in the progress line; empty for none. total: events expected, where that is known."""
+        self._notes = notes
+        self._report = report
+        self._refused = 0
+        self._progress: Any = None
+        self._began = asyncio.get_running_loop().time() if title else 0.0
+        if title and notes.lively:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            bar = [BarColumn(), TimeRemainingColumn()] if total else [TimeElapsedColumn()]
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                *bar,
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=notes.console,
+                transient=True,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(title, total=total, figures="")
+
+    def __call__(self, batch: Batch, report: Report) -> None:
+        """After each batch."""
+        for refusal in batch.refusals:
+            self._refused += 1
+            if self._refused <= SHOWN_REFUSALS:
+                self._notes.warn(f"{refusal.place}: {refusal.error}")
+        if self._progress is not None:
+            rate = report.shown / max(asyncio.get_running_loop().time() - self._began, 1e-3)
+            lost = "unknown" if report.unknown else f"{report.lost:,}"
+            figures = f"{report.shown:,} events · {rate:,.0f}/s · {lost} lost"
+            self._progress.update(self._task, completed=report.shown, figures=figures)
+
+    def close(self) -> None:
+        """Take the progress line away; say how many refusals were not named."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self._refused > SHOWN_REFUSALS:
+            self._notes.warn(f"… and {self._refused - SHOWN_REFUSALS:,} more lines were refused")
+            self._refused = 0
+
+
+def summary(report: Report, verb: str, extra: str = "") -> str:
+    """`1,204 seen, 38 shown, 0 lost`: how every run ends."""
+    lost = f"{report.lost:,}" + (" and an unknown number more" if report.unknown else "")
+    parts = [f"{report.seen:,} seen", f"{report.shown:,} {verb}", f"{lost} lost"]
+    if report.refused:
+        parts.append(f"{report.refused:,} refused")
+    parts += [f"{number:,} {reason}" for reason, number in report.skipped.items() if number]
+    return ", ".join(parts) + extra
+
+
+def exit_code(report: Report, *, fail_on_loss: bool = False) -> int:
+    """What the report says of the run: malformed input before loss."""
+    if report.refused:
+        return MALFORMED
+    return LOST if fail_on_loss and not report.complete else DONE

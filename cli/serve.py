@@ -1,0 +1,53 @@
+"""`eventbus serve`: a bus for others to publish to and tail."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from . import places, runner
+from .hosting import CAPACITY, hosted_bus
+from .options import Output, takes
+
+
+@takes(Output)
+def serve(
+    on: Annotated[str | None, typer.Option("--on", metavar="NAME", help="Name, or unix:/path.sock. [default]")] = None,
+    capacity: Annotated[int, typer.Option(min=1, help="Events the ring holds, per priority.")] = CAPACITY,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="Also write every event to FILE; acknowledged means on disk."),
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="FILE may exist: go on behind its end.")] = False,
+    *,
+    output: Output,
+) -> int:
+    """Serve a bus on this machine until Ctrl-C."""
+    from opsml_eventbus.flow import Report
+
+    notes = output.notes()
+    recorded = Report()
+    published = 0
+
+    async def work() -> None:
+        nonlocal published
+        async with hosted_bus(
+            on or places.endpoint(),
+            notes,
+            capacity=capacity,
+            record=record,
+            append=append,
+            alone=True,
+            report=recorded,
+        ) as bus:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                published = bus.statistics().published
+
+    runner.run(work)
+    tail = f", {recorded.shown:,} recorded to {record}, {recorded.lost:,} lost" if record else ""
+    notes.say(f"{published:,} published{tail}")
+    return runner.exit_code(recorded)

@@ -1,0 +1,78 @@
+"""`eventbus tail`: the last events, then live ones."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+import typer
+
+from . import options, places, runner, values
+from .options import Output, Selection, Window, takes
+
+
+@takes(Selection, Window, Output)
+def tail(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]…", help="A bus by name or unix:/path.sock, a file, sqlite:///opsml.db, or -."),
+    ] = None,
+    n: Annotated[str | None, typer.Option("-n", metavar="N|all", help="Events of what is there already. [10]")] = None,
+    follow: Annotated[
+        bool | None,
+        typer.Option("--follow/--no-follow", "-f", help="Go on with new events. Default: not for files and pipes."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="End after 10s, 5m …")] = None,
+    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 4 when events were lost.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit with 1 when there is no bus yet.")] = False,
+    *,
+    selection: Selection,
+    window: Window,
+    output: Output,
+) -> int:
+    """Show the last 10 matching events, then live ones. A file ends there, unless -f."""
+    from opsml_eventbus.endpoints import open_source
+    from opsml_eventbus.endpoints.stdio import StdoutSink
+    from opsml_eventbus.flow import Report, Sink, pump
+    from opsml_eventbus.stages import Limited, Merged
+
+    notes = output.notes()
+    where = selection.filter(notes)
+    bounds = window.bounds(notes)
+    seconds = options.parsed("--for", values.duration, for_)
+    if bounds[1] is not None:
+        # Nothing that is still to come can be before a moment that has passed.
+        left = (bounds[1] - time.time_ns()) / 1e9
+        follow = False if left <= 0 else follow
+        seconds = min(max(left, 0.0), seconds) if seconds is not None else max(left, 0.0) or None
+    report = Report()
+    sink: Sink
+    if output.pretty:
+        from .render import Screen
+
+        sink = Screen(output.color)
+    else:
+        sink = StdoutSink()
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            context = places.context(wait=not no_wait, notify=runner.notices(notes))
+            names = list(sources or []) or [places.source(None, notes)]
+            opened = [await stack.enter_async_context(open_source(name, **context)) for name in names]
+            source = opened[0] if len(opened) == 1 else Merged(opened)
+            live = not source.finite if follow is None else follow
+            start = options.start(n, bounds, default=10, follow=live)
+            if count is not None:
+                source = Limited(source, count)
+            watch = runner.Watch(notes, report)
+            try:
+                await pump(source, sink, where=where, start=start, report=report, watch=watch)
+            finally:
+                watch.close()
+
+    gone = sink.gone if isinstance(sink, StdoutSink) else None
+    runner.run(work, seconds=seconds, gone=gone)
+    notes.say(runner.summary(report, "shown"))
+    return runner.exit_code(report, fail_on_loss=fail_on_loss)
