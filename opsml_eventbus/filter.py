@@ -17,6 +17,7 @@ other programs, so reading it is strict and limited: an unknown member, or one w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -359,6 +360,8 @@ def _kind(value: object) -> str:
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _GAP = GAP_TYPE.encode()
+# Only \u and \/ can spell a character otherwise than we do; the other escapes have no second form.
+_ELSEWISE = re.compile(rb"\\[u/]").search
 
 
 def _selectivity(group: frozenset[Needle]) -> int:
@@ -387,8 +390,7 @@ def _screen(implied: Implied) -> Callable[[bytes], bool]:
                         lower = line.lower()
                     if any(needle in lower for needle in folded):
                         continue
-                # Only \u and \/ can spell a character otherwise than we do; the other escapes have no second form.
-                return b"\\u" in line or b"\\/" in line or _GAP in line
+                return _GAP in line or _ELSEWISE(line) is not None
         return True
 
     return possible
