@@ -250,11 +250,11 @@ def decode_line(line: bytes, *, foreign: bool = False, source: str | None = None
     Raises InvalidEvent: a member is missing, of the wrong type, or has a value it cannot have.
     """
     line = line.strip(b" \t\r\n")
-    if len(line) > MAX_EVENT_BYTES + _PLACE_BYTES:
-        raise MalformedLine(f"{len(line):,} bytes; a line may have {MAX_EVENT_BYTES:,}")
     if foreign or _suspicious(line):
         _scrutinise(line, duplicates=foreign)
     line = strip_place(line)
+    if len(line) > MAX_EVENT_BYTES:
+        raise MalformedLine(f"{len(line):,} bytes; a line may have {MAX_EVENT_BYTES:,}")
     try:
         envelope = _decode_envelope(line)
     except msgspec.ValidationError as error:
