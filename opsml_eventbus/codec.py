@@ -19,13 +19,13 @@ Two levels of trust:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import msgspec
 import orjson
@@ -43,11 +43,9 @@ from .event import (
     new_id,
     payload_type,
 )
+from .scrutiny import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, scrutinise, suspicious
 
 MAX_EVENT_BYTES = 1 << 20  # an OpsML create is 530 B; 1 MiB leaves room and bounds a client's memory
-MAX_DEPTH = 128  # arrays and objects inside one another in `data`; orjson could read 1,024 but write only 253
-MAX_INTEGER = (1 << 64) - 1
-MIN_INTEGER = -(1 << 63)
 
 _PRIORITY_NAMES: dict[Priority, str] = {
     Priority.LOW: "low",
@@ -75,6 +73,7 @@ class _GapData(msgspec.Struct, frozen=True):
     reason: str
 
 
+_REQUIRED = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset({*_Envelope.__struct_fields__, "seq", "durable", "chain"})
 _encode = msgspec.json.Encoder().encode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -159,15 +158,14 @@ def _encode_gap(gap: Gap) -> bytes:
 
 
 def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
-    cls = payload.__class__
-    decode, floats = _payload_decoder(cls)
+    schema = _schema(payload.__class__)
     try:
         raw = _encode(payload)
-        if floats:  # msgspec writes NaN as null
+        if schema.nullable:
             _refuse_unfaithful(msgspec.to_builtins(payload), "data")
         # Building a payload checks nothing, so a field of the wrong type shows only here: it would be written
         # without complaint and then refused by every reader.
-        decode(raw)
+        schema.decode(raw)
     except UnicodeEncodeError as error:
         raise Unencodable(f"a lone surrogate in {type!r}", "data") from error
     except msgspec.ValidationError as error:
@@ -175,23 +173,40 @@ def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
         raise Unencodable(reason, place) from error
     except (TypeError, OverflowError, RecursionError, msgspec.DecodeError) as error:
         raise Unencodable(str(error), "data") from error
-    if _suspicious(raw):
+    if schema.loose and suspicious(raw):
         try:
-            _scrutinise(raw)
+            scrutinise(raw)
         except MalformedLine as error:
             raise Unencodable(error.reason, "data") from error
     return raw
 
 
-_decoders: dict[type[Payload], tuple[Callable[[bytes], Any], bool]] = {}
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """What the codec knows of a payload class.
+
+    nullable: a value of it could hold a float, and msgspec writes NaN as null. loose: it could hold an integer or
+    something without a schema, so that its text has to be looked at too.
+    """
+
+    decode: Callable[[bytes], Any]
+    nullable: bool
+    loose: bool
 
 
-def _payload_decoder(cls: type[Payload]) -> tuple[Callable[[bytes], Any], bool]:
-    """The decoder of a payload class, and whether a value of it could hold a float."""
-    known = _decoders.get(cls)
+_schemas: dict[type[Payload], _Schema] = {}
+
+
+def _schema(cls: type[Payload]) -> _Schema:
+    known = _schemas.get(cls)
     if known is None:
-        floats = any(word in repr(msgspec.inspect.type_info(cls)) for word in ("FloatType", "AnyType"))
-        known = _decoders[cls] = msgspec.json.Decoder(cls).decode, floats
+        kinds = set(re.findall(r"\w+Type\b|\.\.\.", repr(msgspec.inspect.type_info(cls))))
+        strict = {"StructType", "StrType", "NoneType", "UnionType", "BoolType", "LiteralType", "EnumType"}
+        known = _schemas[cls] = _Schema(
+            decode=msgspec.json.Decoder(cls).decode,
+            nullable=not kinds <= strict | {"IntType", "ListType", "DictType"},
+            loose=not kinds <= strict | {"FloatType"},
+        )
     return known
 
 
@@ -250,8 +265,8 @@ def decode_line(line: bytes, *, foreign: bool = False, source: str | None = None
     Raises InvalidEvent: a member is missing, of the wrong type, or has a value it cannot have.
     """
     line = line.strip(b" \t\r\n")
-    if foreign or _suspicious(line):
-        _scrutinise(line, duplicates=foreign)
+    if foreign or suspicious(line):
+        scrutinise(line, duplicates=foreign)
     line = strip_place(line)
     if len(line) > MAX_EVENT_BYTES:
         raise MalformedLine(f"{len(line):,} bytes; a line may have {MAX_EVENT_BYTES:,}")
@@ -261,7 +276,7 @@ def decode_line(line: bytes, *, foreign: bool = False, source: str | None = None
         place, reason = _validation(error, "")
         raise InvalidEvent(reason, place) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        _scrutinise(line)  # says what and where, better than the decoder does
+        scrutinise(line)  # says what and where, better than the decoder does
         raise MalformedLine(str(error)) from error
     if source is not None:
         line = _complete(envelope, line, source)
@@ -279,10 +294,9 @@ def strip_place(line: bytes) -> bytes:
 
 def parse_time(text: str) -> int:
     """RFC 3339, any offset, any number of digits, as nanoseconds since the epoch. Raises InvalidEvent."""
-    if len(text) == 30 and text[19] == "." and text[29] == "Z":
-        fraction = text[20:29]
-        if fraction.isdecimal() and fraction.isascii():
-            return _second_number(text[:19]) * 1_000_000_000 + int(fraction)
+    second = _seconds.get(text[:19])
+    if second is not None and _CANONICAL_FRACTION.fullmatch(text, 19):
+        return second * 1_000_000_000 + int(text[20:29])
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise InvalidEvent(f"{text[:64]!r} is no RFC 3339 time", "time")
@@ -294,17 +308,23 @@ def parse_time(text: str) -> int:
             raise InvalidEvent(f"{offset!r} is no offset", "time")
         distance = hours * 3600 + minutes * 60
         second += distance if offset[0] == "-" else -distance
+    elif len(_seconds) < 4096:  # a log's lines share their seconds with their neighbours
+        _seconds[f"{date}T{clock}"] = second
+    else:
+        _seconds.clear()
     return second * 1_000_000_000 + int((fraction or "")[:9].ljust(9, "0"))
+
+
+_seconds: dict[str, int] = {}  # `2026-11-23T21:48:59` → seconds since the epoch
 
 
 _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_CANONICAL_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{9}Z")
+_CANONICAL_FRACTION = re.compile(r"\.[0-9]{9}Z")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on both sides, UTC by construction
 
 
-@lru_cache(maxsize=4096)
 def _second_number(text: str) -> int:
     try:
         # RFC 3339 allows a leap second; POSIX time has none: it is the second after :59.
@@ -340,16 +360,16 @@ def _decode_data(type: str, raw: bytes) -> Any:  # noqa: A002
         except orjson.JSONDecodeError as error:
             raise MalformedLine(str(error), "data") from error
     try:
-        return _payload_decoder(cls)[0](raw)
+        return _schema(cls).decode(raw)
     except msgspec.ValidationError as error:
         place, reason = _validation(error, "data")
         raise InvalidEvent(reason, place) from error
 
 
 def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
-    for name in ("specversion", "id", "source", "type", "time"):
-        if getattr(envelope, name) is _UNSET:
-            raise InvalidEvent("missing", name)
+    if _UNSET in (envelope.specversion, envelope.id, envelope.source, envelope.type, envelope.time):
+        missing = next(name for name in _REQUIRED if getattr(envelope, name) is _UNSET)
+        raise InvalidEvent("missing", missing)
     # Every member is there: what follows is typed.
     id, source, type, text = cast(  # noqa: A001 - the members' names on the wire
         "tuple[str, str, str, str]", (envelope.id, envelope.source, envelope.type, envelope.time)
@@ -377,7 +397,9 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         envelope.priority != "normal"
         and envelope.priority is not None
         and envelope.replay is not None
-        and _CANONICAL_TIME.fullmatch(text) is not None
+        and text[10] == "T"
+        and text[17:19] != "60"  # a leap second is rewritten
+        and _CANONICAL_FRACTION.fullmatch(text, 19) is not None
         and _encode(envelope) == line
         and not (foreign and msgspec.json.format(raw, indent=-1) != raw)
     )
@@ -439,91 +461,6 @@ def _complete(envelope: _Envelope, line: bytes, source: str) -> bytes:
 def _now() -> int:
     moment = datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return (moment.days * 86_400 + moment.seconds) * 1_000_000_000 + moment.microseconds * 1000
-
-
-# ── what is refused, and where it stands ─────────────────────────────────────────────────────────────────────────
-
-_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
-_LONG_NUMBER = b"0" * 19  # 2**63 has nineteen digits
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-
-
-def _suspicious(line: bytes) -> bool:
-    """Might this line hold what the decoder lets pass? Quick, and never wrong in saying no.
-
-    (An exponent beyond a double, `1e999`, is not looked for here: it is refused when the value is asked for.)
-    """
-    return (
-        _LONG_NUMBER in line.translate(_DIGITS) or line.count(b"{") + line.count(b"[") > MAX_DEPTH or not line.isascii()
-    )
-
-
-def _scrutinise(line: bytes, *, duplicates: bool = False) -> None:
-    """Raise MalformedLine with the reason and the byte; exact, and an order of magnitude slower than decoding."""
-    if line.startswith(b"\xef\xbb\xbf"):
-        raise MalformedLine("a byte order mark", "byte 0")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedLine("not UTF-8", f"byte {error.start}") from None
-    if line.count(b"{") + line.count(b"[") > MAX_DEPTH:
-        _refuse_depth(line)
-
-    def refuse(reason: str, token: str) -> NoReturn:
-        raise MalformedLine(reason, f"byte {max(line.find(token.encode()), 0)}")
-
-    def integer(token: str) -> int:
-        # A number of thousands of digits must not even be converted.
-        if len(token) > 20 or not MIN_INTEGER <= (value := int(token)) <= MAX_INTEGER:
-            refuse("an integer beyond 64 bits", token)
-        return value
-
-    def real(token: str) -> float:
-        value = float(token)
-        if not math.isfinite(value):
-            refuse("a number beyond a double", token)
-        return value
-
-    def constant(token: str) -> NoReturn:
-        refuse(f"{token} is no JSON", token)
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if duplicates and len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise MalformedLine(f"the key {twice[:64]!r} stands twice")
-        return found
-
-    try:
-        value = json.loads(
-            text, parse_int=integer, parse_float=real, parse_constant=constant, object_pairs_hook=members
-        )
-    except json.JSONDecodeError as error:
-        place = len(text[: error.pos].encode())
-        reason = error.msg[0].lower() + error.msg[1:] if line else "empty"
-        raise MalformedLine(reason, f"byte {place}") from None
-    if b"\\u" in line:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise MalformedLine("a lone surrogate", _surrogate_place(line)) from None
-
-
-def _refuse_depth(line: bytes) -> None:
-    depth = 0
-    for token in _TOKENS.finditer(line):
-        if token[0] in (b"{", b"["):
-            depth += 1
-            if depth > MAX_DEPTH + 1:  # the envelope itself is one
-                raise MalformedLine(f"nested deeper than {MAX_DEPTH}", f"byte {token.start()}")
-        elif token[0] in (b"}", b"]"):
-            depth -= 1
-
-
-def _surrogate_place(line: bytes) -> str:
-    match = re.search(rb"\\u[dD][89a-fA-F]", line)
-    return f"byte {match.start()}" if match else ""
 
 
 _AT = re.compile(r" - at `\$(.*)`\Z")
