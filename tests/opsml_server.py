@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +146,10 @@ def _end(process: subprocess.Popen[str]) -> None:
     """The child and whatever it started, politely, then not."""
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
+    with suppress(subprocess.TimeoutExpired, BrokenPipeError):
         process.stdin.close()
         process.wait(10)
-    except (subprocess.TimeoutExpired, BrokenPipeError):
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
     process.stdout.close()

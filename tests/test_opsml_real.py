@@ -10,6 +10,7 @@ from calendar import timegm
 from typing import Any
 
 import pytest
+from following import Following, read
 from opsml_server import OpsmlServer
 
 from opsml_eventbus.audit import AuditEvent
@@ -17,53 +18,9 @@ from opsml_eventbus.codec import decode_line
 from opsml_eventbus.endpoints import open_source
 from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.filter import Filter
-from opsml_eventbus.flow import Notice, Start
+from opsml_eventbus.flow import Start
 
 pytestmark = pytest.mark.opsml
-
-
-async def read(url: str, start: Start = Start(), where: Filter | None = None) -> list[Event | Gap]:
-    async with open_source(url) as source:
-        return [record.item async for batch in source.batches(where, start) for record in batch.records]
-
-
-class Following:
-    """A source that is followed while the server works."""
-
-    def __init__(self, url: str, start: Start) -> None:
-        self.items: list[Event | Gap] = []
-        self.arrived: list[int] = []
-        self.notices: list[Notice] = []
-        self._url = url
-        self._start = start
-        self._grown = asyncio.Condition()
-
-    async def __aenter__(self) -> Following:
-        self._task = asyncio.create_task(self._run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.result()
-
-    async def until(self, count: int, seconds: float = 20) -> None:
-        """Wait until so many items have come."""
-
-        async def grown() -> None:
-            async with self._grown:
-                await self._grown.wait_for(lambda: len(self.items) >= count or self._task.done())
-
-        await asyncio.wait_for(grown(), seconds)
-
-    async def _run(self) -> None:
-        async with open_source(self._url, notify=self.notices.append) as source:
-            async for batch in source.batches(None, self._start):
-                async with self._grown:
-                    self.items += [record.item for record in batch.records]
-                    self.arrived += [time.time_ns()] * len(batch.records)
-                    self._grown.notify_all()
 
 
 def assert_is_row(item: Event | Gap, row: dict[str, Any], source: str) -> None:

@@ -72,9 +72,9 @@ class Cursor:
         # Rows given out before and gone now are no news.
         self.at, self.known = max(self.at, given_out), True
 
-    def stand_before(self, key: int) -> None:
-        """Begin with the row of this id; what lies before is nobody's loss."""
-        self.at, self.mark, self.last, self.known = key - 1, None, None, False
+    def stand_behind(self, key: int) -> None:
+        """Begin with the first row behind this id; what lies before that one is nobody's loss."""
+        self.at, self.mark, self.last, self.known = key, None, None, False
 
     def identify(self, row: Row) -> str | None:
         """The id of the event this row is, None when it cannot be one."""

@@ -62,6 +62,11 @@ class Table(ABC):
     def look_back(self, before: int | None, limit: int) -> Sequence[Row]:
         """The rows before id `before` (None: the last ones), latest first."""
 
+    def skip(self, after: int, since: int) -> tuple[int, bool]:
+        """An id up to which no row behind `after` is as late as `since` (ns), and whether the next row may be."""
+        del since
+        return after, True
+
     def changed(self) -> bool:
         """Might there be something new since the last look? Costs the server nothing; False where that is unknown."""
         return False
@@ -111,7 +116,9 @@ class TableSource(Source):
         horizon = None if start.follow else given_out
         if start.after is not None and not await self._go_behind(cursor, start.after):
             yield Batch([Record(Gap.new(None, start.after, "disconnect", source=cursor.source))])
-        if isinstance(start.last, int) and start.since is None and start.after is None:
+        if start.since is not None and start.after is None:
+            await self._go_to_time(cursor, start.since)
+        elif isinstance(start.last, int) and start.after is None:
             await self._go_to_last(cursor, start.last, given_out)
         pace = Pace()
         while True:
@@ -160,6 +167,13 @@ class TableSource(Source):
             before = rows[-1]["id"]
         return False
 
+    async def _go_to_time(self, cursor: Cursor, since: int) -> None:
+        """Pass over what the database itself can tell is too early. Ids are not in the order of times: only a start."""
+        reached = False
+        while not reached:
+            at, reached = await self._patiently(lambda: self._table.skip(cursor.at, since))
+            cursor.stand_behind(at)
+
     async def _go_to_last(self, cursor: Cursor, count: int, given_out: int) -> None:
         """Find where the last `count` matching rows begin; if none does, what is new from now on."""
         rows = await self._look_back(None)
@@ -167,7 +181,7 @@ class TableSource(Source):
         while rows and count > 0:
             for row in rows:
                 if cursor.matches(row):
-                    cursor.stand_before(row["id"])
+                    cursor.stand_behind(row["id"] - 1)
                     count -= 1
                     if count == 0:
                         return
