@@ -38,20 +38,12 @@ def demo(
     output: Output,
 ) -> int:
     """A bus with made-up but realistic OpsML traffic; into a live bus when there is one."""
-    from opsml_eventbus.endpoints.stdio import StdoutSink
     from opsml_eventbus.flow import Report, pump
     from opsml_eventbus.stages import Tee
 
     notes = output.notes()
     report = Report()
-    shown: list[Sink] = []
-    if not no_tail:
-        if output.pretty:
-            from .render import Screen
-
-            shown.append(Screen(output.color))
-        else:
-            shown.append(StdoutSink())
+    shown = () if no_tail else (output.sink(),)
 
     async def work() -> None:
         async with stage(on or places.endpoint(), record, notes) as sink:

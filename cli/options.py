@@ -20,7 +20,7 @@ from . import values
 
 if TYPE_CHECKING:
     from opsml_eventbus.filter import Filter
-    from opsml_eventbus.flow import Start
+    from opsml_eventbus.flow import Sink, Start
 
     from .render import Notes
 
@@ -132,6 +132,16 @@ class Output:
         from .render import Notes
 
         return Notes(quiet=self.quiet, color=self.color)
+
+    def sink(self) -> Sink:
+        """Standard output: drawn, or as JSON lines."""
+        if self.pretty:
+            from .render import Screen
+
+            return Screen(self.color)
+        from opsml_eventbus.endpoints.stdio import StdoutSink
+
+        return StdoutSink()
 
     @property
     def pretty(self) -> bool:

@@ -244,6 +244,10 @@ class Notes:
         if not self._quiet:
             self._print(Text(safe(text), style=style))
 
+    def tell(self, text: str) -> None:
+        """One line of what was asked for, where it is no data."""
+        self._print(Text(safe(text)))
+
     def warn(self, text: str) -> None:
         """Something the user would want to know even with `--quiet`."""
         self._print(Text(safe(text), style="yellow"))
@@ -271,6 +275,17 @@ def table(taps: Iterable[Any], now: int) -> Table:
         rate = "" if tap.rate is None else f"{tap.rate:,.1f}/s"
         drawn.add_row(safe(tap.name), f"{tap.pid or ''}", up, _number(tap.clients), _number(tap.published), rate, lost)
     return drawn
+
+
+def duration(nanoseconds: int) -> str:
+    """`850 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    seconds = nanoseconds / 1e9
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def _number(value: int | None) -> str:

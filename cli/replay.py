@@ -14,9 +14,13 @@ from . import options, places, runner, values
 from .options import Output, Selection, Window, takes
 
 if TYPE_CHECKING:
-    from opsml_eventbus.flow import Report, Sink
+    from opsml_eventbus.flow import Sink
+    from opsml_eventbus.pacing import Pacer
+    from opsml_eventbus.stages import Rehearsal
 
     from .render import Notes
+
+PACE = "Pace"
 
 
 @takes(Selection, Window, Output)
@@ -26,68 +30,83 @@ def replay(
         str | None,
         typer.Option("--to", metavar="SINK", help="A live bus, a file, or -. Default: a bus of its own, shown here."),
     ] = None,
-    speed: Annotated[str, typer.Option(metavar="N|max", help="2x, 0.5x, or max: as fast as it goes.")] = "1x",
+    speed: Annotated[
+        str | None,
+        typer.Option(metavar="2x|max", help="Faster or slower than recorded. [1x]", rich_help_panel=PACE),
+    ] = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="N/s", help="So many events a second, whatever their times.")
+        str | None, typer.Option(metavar="50/s", help="At most so many a second.", rich_help_panel=PACE)
     ] = None,
-    max_gap: Annotated[str | None, typer.Option(metavar="TIME", help="Shorten longer pauses to this.")] = None,
-    loop: Annotated[int, typer.Option(min=1, metavar="N", help="So many times.")] = 1,
+    max_gap: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Shorten longer pauses to this.", rich_help_panel=PACE)
+    ] = None,
+    loop: Annotated[int, typer.Option(min=1, metavar="N", help="So many times.", rich_help_panel=PACE)] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read everything, send nothing, say how long it takes.")
+        bool, typer.Option("--dry-run", help="Read it all, send nothing, say what would happen.")
     ] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Name of this replay, stamped on its events. [file and time]")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Stamped on every event. [the file and the time]")] = None,
     *,
     selection: Selection,
     window: Window,
     output: Output,
 ) -> int:
     """Put a recording back onto a bus. Ids and times stay; every event is stamped with the replay's name."""
-    from opsml_eventbus.pacing import Pacer
-
     from opsml_eventbus.endpoints import open_source
     from opsml_eventbus.flow import Report, Start, pump
-    from opsml_eventbus.stages import Paced, Stamped
+    from opsml_eventbus.pacing import Pacer
+    from opsml_eventbus.stages import Paced, Rehearsal, Stamped
 
     notes = output.notes()
     where = selection.filter(notes)
     since, until = window.bounds(notes)
-    pace = {
-        "speed": options.parsed("--speed", values.speed, speed),
-        "rate": options.parsed("--rate", values.rate, rate),
-        "max_gap": options.parsed("--max-gap", values.duration_ns, max_gap),
-    }
-    stamp = name or f"{Path(file).name.split('.')[0] or 'stdin'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     start = Start(since=since, until=until)
     if loop > 1 and file == "-":
         raise typer.BadParameter("standard input can be read only once", param_hint="--loop")
+    stamp = (
+        name
+        or f"{Path(file).name.split('.')[0].strip('-') or 'stdin'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    )
+    pacer = Pacer(
+        speed=options.parsed("--speed", values.speed, speed),
+        rate=options.parsed("--rate", values.rate, rate),
+        max_gap=options.parsed("--max-gap", values.duration_ns, max_gap),
+    )
     report = Report()
 
-    async def once(round_: int, sink: Sink, watch: runner.Watch) -> None:
-        async with open_source(file, **places.context()) as source:
-            paced = Paced(source, Pacer(**pace), clock=time.monotonic_ns, notify=runner.notices(notes))
-            stamped = Stamped(paced, stamp if round_ == 1 else f"{stamp}#{round_}")
-            await pump(stamped, sink, where=where, start=start, report=report, watch=watch)
+    async def rehearse() -> None:
+        rehearsal = Rehearsal(pacer)
+        watch = runner.Watch(notes, report)
+        for _ in range(loop):
+            async with open_source(file, **places.context()) as source:
+                await pump(source, rehearsal, where=where, start=start, report=report, watch=watch)
+            pacer.rewind()
+        watch.close()
+        for line in (runner.summary(report, "would be replayed"), *forecast(rehearsal, pacer)):
+            notes.tell(line)
 
     async def work() -> None:
-        if dry_run:
-            await rehearse(file, where, start, pace, notes, report)
-            return
+        # The recording first: a bus that is hosted for nothing would make others connect to it.
+        open_source(file, **places.context())
         async with destination(to, output, notes) as sink:
             watch = runner.Watch(notes, report, title=f"replaying {file}" if to not in (None, "-") else "")
             try:
                 for round_ in range(1, loop + 1):
-                    await once(round_, sink, watch)
+                    async with open_source(file, **places.context()) as source:
+                        paced = Paced(source, pacer, clock=time.monotonic_ns, notify=runner.notices(notes))
+                        stamped = Stamped(paced, stamp if round_ == 1 else f"{stamp}#{round_}")
+                        await pump(stamped, sink, where=where, start=start, report=report, watch=watch)
+                    pacer.rewind()
             finally:
                 watch.close()
 
-    began = time.monotonic()
-    stopped = runner.run(work)
+    stopped = runner.run(rehearse if dry_run else work)
     if not dry_run:
-        took = max(time.monotonic() - began, 1e-9)
-        actual = f" as {stamp!r} in {took:.1f} s ({report.shown / took:,.0f}/s)"
-        notes.say(runner.summary(report, "replayed", actual))
+        from .render import duration
+
+        pace = pacer.pace(time.monotonic_ns())
+        wanted = "" if pace.requested_rate is None else f" of {pace.requested_rate:,.1f}/s asked for"
+        actual = "" if pace.actual_rate is None else f", {pace.actual_rate:,.1f}/s{wanted}"
+        notes.say(runner.summary(report, "replayed", f" as {stamp!r} in {duration(pace.taken)}{actual}"))
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)
 
 
@@ -95,27 +114,28 @@ def replay(
 async def destination(to: str | None, output: Output, notes: Notes) -> AsyncIterator[Sink]:
     """Where a replay goes: an end that is there, or a bus of its own, shown here as `tail` would."""
     from opsml_eventbus.endpoints import open_sink
-
-    if to is not None:
-        async with open_sink(to, **places.context()) as sink:
-            yield sink
-        return
     from opsml_eventbus.endpoints.memory import BusSink
-    from opsml_eventbus.endpoints.stdio import StdoutSink
     from opsml_eventbus.stages import Tee
 
     from .hosting import hosted_bus
 
-    async with hosted_bus(places.endpoint(), notes) as bus:
-        if output.pretty:
-            from .render import Screen
+    if to is not None:
+        async with open_sink(to, **places.context()) as sink:
+            yield sink
+    else:
+        async with hosted_bus(places.endpoint(), notes) as bus:
+            yield Tee(BusSink(bus), output.sink())
 
-            yield Tee(BusSink(bus), Screen(output.color))
-        else:
-            yield Tee(BusSink(bus), StdoutSink())
 
+def forecast(rehearsal: Rehearsal, pacer: Pacer) -> list[str]:
+    """What a dry run found: from when to when, how long at this pace, how much of it out of order."""
+    if rehearsal.first is None or rehearsal.last is None:
+        return []
+    from opsml_eventbus.codec import format_time
 
-async def rehearse(
-    file: str, where: object, start: object, pace: dict[str, object], notes: Notes, report: Report
-) -> None:
-    """Read what would be replayed; say how much, how long, and what is out of order or no event."""
+    from .render import duration
+
+    return [
+        f"from {format_time(rehearsal.first)} to {format_time(rehearsal.last)}",
+        f"takes {duration(pacer.planned)} at this pace; {pacer.backwards:,} out of order",
+    ]

@@ -35,7 +35,7 @@ def tail(
     """Show the last 10 matching events, then live ones. A file ends there, unless -f."""
     from opsml_eventbus.endpoints import open_source
     from opsml_eventbus.endpoints.stdio import StdoutSink
-    from opsml_eventbus.flow import Report, Sink, pump
+    from opsml_eventbus.flow import Report, pump
     from opsml_eventbus.stages import Limited, Merged
 
     notes = output.notes()
@@ -48,13 +48,7 @@ def tail(
         follow = False if left <= 0 else follow
         seconds = min(max(left, 0.0), seconds) if seconds is not None else max(left, 0.0) or None
     report = Report()
-    sink: Sink
-    if output.pretty:
-        from .render import Screen
-
-        sink = Screen(output.color)
-    else:
-        sink = StdoutSink()
+    sink = output.sink()
 
     async def work() -> None:
         async with AsyncExitStack() as stack:

@@ -229,3 +229,24 @@ class Tee(Sink):
         """All of them."""
         for sink in self._sinks:
             await sink.close()
+
+
+class Rehearsal(Sink):
+    """Takes events, sends nothing, and asks the pacer when each would have been due."""
+
+    name = "nowhere"
+
+    def __init__(self, pacer: Pacer) -> None:
+        self._pacer = pacer
+        self.first: int | None = None  # least and greatest time seen, ns since the epoch
+        self.last: int | None = None
+
+    async def write(self, batch: Batch) -> Ack:
+        """See Sink."""
+        for record in batch.records:
+            if record.gap is None:
+                time = record.item.time
+                self._pacer.due(time, 0)
+                self.first = time if self.first is None else min(self.first, time)
+                self.last = time if self.last is None else max(self.last, time)
+        return Ack(len(batch.records))
