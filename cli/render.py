@@ -10,6 +10,7 @@ claims (`username`, `client_ip`, `user_agent`) is marked with `~`. Times are UTC
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import unicodedata
@@ -199,9 +200,8 @@ def _members(line: Text, data: Any) -> None:
 
 
 def _json(value: Any) -> str:
-    import msgspec
-
-    return msgspec.json.encode(value).decode("utf-8", "backslashreplace")
+    # The lenient encoder: an event that could not be written (a lone surrogate) is still shown.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=repr)
 
 
 def _field(line: Text, text: str, style: str = "") -> None:
