@@ -274,13 +274,14 @@ def _experiment(world: _World, client: _Client) -> Iterator[_Step]:
 
 def _clean_up(world: _World, client: _Client) -> Iterator[_Step]:
     """One card after another is deleted, faster than anyone reads."""
-    for number in range(1, world.between(3, 11)):
+    deleted = 0
+    for _ in range(world.between(2, 10)):
         card = world.known(world.pick(("Prompt", "Data", "Experiment", "Model")))
-        if card is None:
-            continue
-        world.forget(card)
-        priority = Priority.CRITICAL if number >= BURST else Priority.NORMAL
-        yield _Step(_delete(client, card), world.soon(0.2), priority)
+        if card is not None:
+            world.forget(card)
+            deleted += 1
+            priority = Priority.CRITICAL if deleted >= BURST else Priority.NORMAL
+            yield _Step(_delete(client, card), world.soon(0.2), priority)
 
 
 def _fetch(world: _World, client: _Client, kind: str, name: str) -> AuditEvent:
