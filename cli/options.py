@@ -108,7 +108,7 @@ class Window:
             except ValueError as error:
                 raise typer.BadParameter(str(error), param_hint=flag) from error
             bounds.append(moment)
-            notes.say(f"{flag} {text}: {values.format_moment(moment, now)}")
+            notes.say(f"{flag} {text}: {values.format_moment(moment)}")
         return bounds[0], bounds[1]
 
 
