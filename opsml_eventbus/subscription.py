@@ -1,0 +1,530 @@
+"""One reader's view of a bus: every event, or a Gap that says how many it missed.
+
+    async with bus.subscribe(AuditEvent) as subscription:
+        async for event in subscription: ...
+
+A subscription begins at `subscribe()` and is its own iterator. It holds its place itself: a wait that is cancelled or
+times out, a `break` out of a loop, another kind of loop afterwards, all go on exactly where it was. One task reads at
+a time; a second one that waits at the same moment is refused with RuntimeError.
+
+It ends when it is left or closed (then nothing more is delivered), when the bus is closed and read to its end, when a
+filter raises (that error comes out of the iteration), when it lags and asked to be disconnected (`Lagged`), and when
+nobody refers to it any more.
+
+The law, at every moment: **received + filtered + missed + unread == published since it began**; when it ends, what
+was unread counts as missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import AbstractEventLoop, Future
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from itertools import islice
+from operator import length_hint
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from weakref import ref
+
+from .errors import BusClosed, Lagged
+from .event import Event, Gap
+from .hub import Hub, call_in, logger, resolve
+from .ring import Cursor, Order
+from .selection import Predicate
+from .statistics import SubscriptionStatistics
+
+Overflow = Literal["drop_oldest", "block", "disconnect"]
+T = TypeVar("T")
+
+SLICE = 64  # events read ahead at most: what a reader may hold beyond the ring, and enough to share a lock's price
+_LOOK = 1024  # events a filter looks at before the loop's other tasks have their turn
+MAX_BATCH = 1024
+
+
+class Subscription(Generic[T]):
+    """Made by `bus.subscribe`. `async for` gives events; `items()` and `item_batches()` give Gaps too.
+
+    received: events handed to the reader. filtered: events its filter removed. missed: events lost before the filter
+    could see them, the sum of its own Gaps (Gaps passed on from upstream are not added).
+    """
+
+    if TYPE_CHECKING:
+
+        async def __anext__(self) -> Event:
+            """The next event; waits for one. Raises StopAsyncIteration at the end."""
+            raise NotImplementedError
+
+    # At run time `__anext__` is a slot that holds a method of an async generator: `async for` gets from there to the
+    # event without a coroutine of its own per event.
+    __slots__ = (
+        "__anext__",
+        "__weakref__",
+        "_alarm",
+        "_cursor",
+        "_error",
+        "_filtered",
+        "_gap",
+        "_hub",
+        "_left",
+        "_live",
+        "_lossless",
+        "_need",
+        "_overflow",
+        "_sides_seen",
+        "_slice",
+        "_waiter",
+        "_where",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        where: Predicate | None,
+        overflow: Overflow,
+        order: Order,
+        last: int | Literal["all"] | None,
+        after: str | None,
+    ) -> None:
+        self._live = False
+        self._hub = hub
+        self._where = where
+        self._overflow: Overflow = overflow
+        self._lossless = overflow == "block"
+        self._filtered = 0
+        self._slice: Iterator[Event] = iter(())
+        self._gap: Gap | None = None
+        self._error: Exception | None = None
+        self._left = False  # delivers nothing more
+        self._waiter: Future[None] | None = None
+        self._need = 1
+        with hub.lock:
+            if hub.closed:
+                raise BusClosed
+            # Not empty: look twice before handing out the rest of a slice (another lane may come first; it was closed).
+            self._alarm: list[None] = [None] if self._lossless or hub.ring.sides else []
+            self._sides_seen = hub.ring.side_published
+            self._cursor = Cursor(hub.ring, order)
+            self._find_beginning(last, after)
+            hub.join(id(self), ref(self), self._cursor, lossless=self._lossless)
+            self._live = True  # takes from the ring
+        self._renew()
+        logger.debug("a subscription began: overflow %s, order %s", overflow, order)
+
+    def _find_beginning(self, last: int | Literal["all"] | None, after: str | None) -> None:
+        cursor = self._cursor
+        if after is not None:
+            if not cursor.seek(lambda events: _index_of(events, after)):
+                self._gap = Gap.new(None, after, "disconnect", source=self._hub.source)
+        elif last is not None:
+            cursor.rewind()
+        if isinstance(last, int):
+            cursor.keep_last(last, self._where)
+
+    # ── counts ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def received(self) -> int:
+        """Events handed to the reader."""
+        cursor = self._cursor
+        return cursor.passed - cursor.missed - self._filtered - length_hint(self._slice)
+
+    @property
+    def filtered(self) -> int:
+        """Events that its filter removed."""
+        return self._filtered
+
+    @property
+    def missed(self) -> int:
+        """Events lost before the filter could see them; once it has ended, also those it had not read."""
+        return self._cursor.missed + (length_hint(self._slice) if self._left else 0)
+
+    @property
+    def unread(self) -> int:
+        """Events published and neither received, filtered nor counted as missed. 0 once it has ended."""
+        if self._left:
+            return 0
+        with self._hub.lock:
+            return length_hint(self._slice) + (self._cursor.unread() if self._live else 0)
+
+    def statistics(self, now: int) -> SubscriptionStatistics:
+        """Lock held. now: ns since the epoch."""
+        cursor = self._cursor
+        oldest = cursor.oldest() if self._live else None
+        return SubscriptionStatistics(
+            overflow=self._overflow,
+            order=cursor.order,
+            received=self.received,
+            filtered=self.filtered,
+            missed=self.missed,
+            unread=self.unread,
+            high_water=cursor.high_water,
+            oldest_unread=None if oldest is None else max(0.0, (now - oldest.time) / 1e9),
+            waiting=self._waiter is not None,
+        )
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def items(self) -> AsyncIterator[Event | Gap]:
+        """Events, and Gaps where some are missing."""
+        return _Stream(self._item)
+
+    def batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event]]:
+        """What is there, at most `max_size` events at a time; waits only when nothing is.
+
+        max_wait: seconds to linger for more once there is something, until `max_size` (or the ring's capacity) is
+        there. Nothing is taken out of the ring meanwhile.
+        """
+        return self._batches(max_size, max_wait, gaps=False)  # without Gaps
+
+    def item_batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event | Gap]]:
+        """As `batches`, with the Gaps among the events."""
+        return self._batches(max_size, max_wait, gaps=True)
+
+    def _batches(self, size: int, wait: float, gaps: bool) -> AsyncIterator[list[Any]]:
+        if size < 1:
+            raise ValueError(f"max_size: at least 1 event, not {size}")
+        return _Stream(partial(self._batch, size, wait, gaps))
+
+    def _renew(self) -> None:
+        """Give it another generator."""
+        events = _events(ref(self), self._alarm)
+        self.__anext__ = events.__anext__  # type: ignore[method-assign]
+        # Started here, without the loop's hooks: they would keep it in a list and finish it in a task of its own when
+        # it is dropped. It has nothing to finish.
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            events.__anext__().send(None)
+        except StopIteration:
+            pass
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _look(self, size: int) -> list[Event] | Gap | None:
+        """Take what comes next, filtered: events, a Gap, or None: nothing for this reader now."""
+        hub, cursor, left = self._hub, self._cursor, max(_LOOK, size)
+        while left > 0 and self._live:
+            with hub.lock:
+                if self._overflow == "disconnect" and cursor.lagging():
+                    cursor.abandon()
+                    self._fail(Lagged(cursor.missed))
+                    return None
+                self._sides_seen = hub.ring.side_published
+                found = cursor.take(size)
+                if self._lossless and hub.senders:
+                    hub.make_room()
+            if found is None:
+                if hub.closed and not cursor.ready():
+                    self._finish()
+                return None
+            if isinstance(found, Gap):
+                logger.debug("a subscription missed %s events", found.missed)
+                return found
+            left -= len(found)
+            if self._where is None or (found := self._sift(found, self._where)):
+                return found
+        return None
+
+    def _fill(self) -> bool:
+        """Have a slice or a Gap at hand. False: nothing for this reader now."""
+        # A place is freed for a sender when its event is handed over, so a lossless reader reads nothing ahead.
+        found = self._look(1 if self._lossless else SLICE)
+        if isinstance(found, Gap):
+            self._gap = found
+        elif found is not None:
+            self._slice = iter(found)
+        return found is not None
+
+    def _sift(self, events: list[Event], where: Predicate) -> list[Event]:
+        kept: list[Event] = []
+        looked = 0
+        try:
+            for event in events:
+                if where(event):
+                    kept.append(event)
+                looked += 1
+        except BaseException as error:
+            # What matched before is still delivered; this one, and what follows, nobody has looked at.
+            if len(kept) > looked:
+                kept.pop()
+            self._cursor.missed += len(events) - looked
+            with self._hub.lock:
+                self._cursor.abandon()
+            if not isinstance(error, Exception):
+                raise
+            self._fail(error)
+        self._filtered += looked - len(kept)
+        return kept
+
+    def _one(self) -> Event | None:
+        """The next event of the slice, looking twice: see `_alarm`."""
+        if self._left:
+            return None
+        if self._sides_seen != self._hub.ring.side_published and self._cursor.order == "priority":
+            self._let_pass()
+        return next(self._slice, None)
+
+    def _let_pass(self) -> None:
+        """Something came into the side lanes. What is more urgent than the rest of the slice goes before it."""
+        hub = self._hub
+        self._sides_seen = hub.ring.side_published
+        rest = list(self._slice)
+        while rest and self._live and len(rest) < SLICE:
+            with hub.lock:
+                found = self._cursor.take_above(rest[0].priority, SLICE - len(rest))
+            if found is None:
+                break
+            if isinstance(found, Gap):
+                self._gap = found
+                break
+            rest[:0] = found if self._where is None else self._sift(found, self._where)
+        self._slice = iter(rest)
+
+    def _drain(self, size: int, gaps: bool) -> list[Event | Gap]:
+        """Everything there is for this reader, at most `size`."""
+        if self._left:
+            return []
+        if self._sides_seen != self._hub.ring.side_published and self._cursor.order == "priority":
+            self._let_pass()
+        batch: list[Event | Gap] = [self._gap] if gaps and self._gap is not None else []
+        self._gap = None
+        batch += islice(self._slice, size - len(batch))
+        while len(batch) < size and (found := self._look(size - len(batch))) is not None:
+            if isinstance(found, Gap):
+                if gaps:
+                    batch.append(found)
+            elif batch:
+                batch += found
+            else:
+                batch = found  # type: ignore[assignment]  # ours alone from here on
+        return batch
+
+    async def _batch(self, size: int, wait: float, gaps: bool) -> list[Event | Gap]:
+        while True:
+            if wait > 0 and not self._left:
+                await self._linger(size, wait)
+            batch = self._drain(size, gaps)
+            if batch:
+                return batch
+            if self._over():
+                raise StopAsyncIteration
+            await self._wait()
+
+    async def _linger(self, size: int, wait: float) -> None:
+        """Once there is something, wait until there is enough, or for `wait` seconds."""
+        need = min(size, self._hub.ring.capacity) - length_hint(self._slice)
+        if need <= 0 or self._gap is not None:
+            return
+        if not length_hint(self._slice):
+            while not self._cursor.ready():
+                if not self._live or self._hub.closed:
+                    return
+                await self._wait()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while (left := deadline - loop.time()) > 0 and (waiter := self._park(need)) is not None:
+            timer = loop.call_later(left, resolve, waiter, None)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._unpark(waiter)
+
+    async def _item(self) -> Event | Gap:
+        while True:
+            if self._gap is not None:
+                gap, self._gap = self._gap, None
+                return gap
+            event = self._one()
+            if event is not None:
+                return event
+            if not self._fill():
+                if self._over():
+                    raise StopAsyncIteration
+                await self._wait()
+
+    # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _wait(self) -> None:
+        waiter = self._park()
+        if waiter is None:
+            await asyncio.sleep(0)  # there is more to look at; the loop's other tasks have their turn first
+            return
+        try:
+            await waiter
+        finally:
+            self._unpark(waiter)
+
+    def _park(self, need: int = 1) -> Future[None] | None:
+        """A future that is done when there may be something new; None when there is already, or never will be.
+
+        need: unread events that are worth being woken for.
+        """
+        if self._waiter is not None:
+            raise RuntimeError("another task is waiting on this subscription: it has one reader at a time")
+        loop = asyncio.get_running_loop()
+        with self._hub.lock:
+            if not self._arm(loop, need):
+                return None
+            self._need = need
+            self._waiter = waiter = loop.create_future()
+            return waiter
+
+    def _arm(self, loop: AbstractEventLoop, need: int) -> bool:
+        """Lock held. False: do not wait."""
+        hub, cursor = self._hub, self._cursor
+        if not self._live or hub.closed:
+            return False
+        # Armed first, then looked at once more: see hub.py.
+        hub.park(loop, self, None if need == 1 else hub.ring.end + need - cursor.unread())
+        if cursor.ready() if need == 1 else cursor.unread() >= need:
+            hub.unpark(loop, self)
+            return False
+        return True
+
+    def _unpark(self, waiter: Future[None]) -> None:
+        with self._hub.lock:
+            self._waiter = None
+            self._hub.unpark(waiter.get_loop(), self)
+
+    @property
+    def prompt(self) -> bool:
+        """The hub's: rousing it runs nothing of the user's."""
+        return self._where is None
+
+    def rouse(self) -> None:
+        """The hub's: there may be something new. In the reader's loop."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        # A filter is asked before its task is woken: what it does not want costs no task switch.
+        if self._need > 1 or (self._where is not None and not self._fill()):
+            with self._hub.lock:
+                if self._arm(waiter.get_loop(), self._need):
+                    return
+        waiter.set_result(None)
+
+    def alert(self) -> None:
+        """The hub's: there is more than one lane from now on."""
+        self._alarm.append(None)
+
+    # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it: nothing more is delivered, whoever waits for it (a reader, a sender) is let go. From any thread."""
+        with self._hub.lock:
+            if self._left:
+                return
+            self._left = True
+            self._gap = None
+            self._alarm.append(None)
+            if self._live:
+                self._cursor.abandon()
+                self._finish()
+            waiter = self._waiter
+            if waiter is not None:
+                self._hub.unpark(waiter.get_loop(), self)
+        if waiter is not None:
+            call_in(waiter.get_loop(), self.rouse)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._finish()
+
+    def _finish(self) -> None:
+        """Take nothing more from the ring."""
+        if self._live:
+            self._live = False
+            self._hub.leave(id(self), self._cursor.missed)
+            logger.debug("a subscription ended: %d received, %d missed", self.received, self.missed)
+
+    def _over(self) -> bool:
+        """Is nothing more to come? Raises what ended it, once."""
+        if self._live:
+            return False
+        error, self._error = self._error, None
+        if error is not None and not self._left:
+            raise error
+        return True
+
+    def __del__(self) -> None:
+        if getattr(self, "_live", False):
+            self._live = False
+            self._hub.leave(id(self), self._cursor.missed)
+
+
+async def _events(weak: ref[Subscription[Any]], alarm: list[None]) -> AsyncGenerator[Event]:
+    """What `__anext__` runs. It holds the subscription only while it works, so that a dropped one is gone at once."""
+    yield None  # type: ignore[misc]  # up to here it was run by _renew
+    if weak() is None:
+        raise RuntimeError("this subscription is gone; something must hold it while its events are awaited")
+    waiter: Future[None] | None = None
+    try:
+        while (self := weak()) is not None:
+            if alarm:
+                event = self._one()
+                if event is not None:
+                    del self
+                    yield event
+                    continue
+            else:
+                rest = self._slice
+                del self
+                for event in rest:
+                    yield event
+                    if alarm:
+                        break
+                if alarm or (self := weak()) is None:
+                    continue
+            if self._fill():
+                self._gap = None
+                continue
+            if self._over():
+                return
+            waiter = self._park()
+            del self
+            if waiter is None:
+                await asyncio.sleep(0)  # as in _wait
+                continue
+            await waiter
+            if (self := weak()) is not None:
+                self._unpark(waiter)
+            waiter = None
+    except BaseException as error:
+        # An exception ends a generator, not the subscription: it is given another one.
+        if (self := weak()) is not None:
+            if waiter is not None:
+                self._unpark(waiter)
+            if not isinstance(error, GeneratorExit):
+                self._renew()
+        raise
+
+
+class _Stream(Generic[T]):
+    """An iterator over what `step` gives. It has no state of its own: the subscription holds the place."""
+
+    def __init__(self, step: Callable[[], Awaitable[T]]) -> None:
+        self._step = step
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[T]:
+        return self._step()
+
+
+def _index_of(events: list[Event], id: str) -> int | None:  # noqa: A002 - the member's name on the wire
+    return next((index for index in range(len(events) - 1, -1, -1) if events[index].id == id), None)

@@ -1,0 +1,1 @@
+"""What a program needs to test itself against a bus."""
