@@ -83,26 +83,31 @@ def socket_path(folder: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A live socket in a folder. pid: from its file name, None for the plain one."""
+    """A socket in a folder. pid: from its file name, None for the plain one."""
 
     name: str
     path: Path
     pid: int | None
 
 
-def live_sockets(folder: Path, name: str | None = None) -> list[Standing]:
-    """The sockets in `folder` that somebody listens on, by name; only those called `name` where one is given.
+def standing_sockets(folder: Path, name: str | None = None) -> list[Standing]:
+    """The sockets in `folder`, dead ones too, by name; only those called `name` where one is given.
 
     Raises Refused: the folder is not safe. A folder that is not there has none.
     """
     if not check_folder(folder):
         return []
     found = []
-    for entry in sorted(os.listdir(folder)):
-        match = _SOCKET.fullmatch(entry)
-        if match and name in (None, match[1]) and is_live(folder / entry):
-            found.append(Standing(match[1], folder / entry, int(match[2]) if match[2] else None))
+    for path in sorted(folder.iterdir()):
+        match = _SOCKET.fullmatch(path.name)
+        if match and name in (None, match[1]):
+            found.append(Standing(match[1], path, int(match[2]) if match[2] else None))
     return found
+
+
+def live_sockets(folder: Path, name: str | None = None) -> list[Standing]:
+    """Those of `standing_sockets` that somebody listens on."""
+    return [standing for standing in standing_sockets(folder, name) if is_live(standing.path)]
 
 
 def is_live(path: Path) -> bool:

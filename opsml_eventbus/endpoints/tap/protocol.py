@@ -20,6 +20,7 @@ from opsml_eventbus.errors import EventError, InvalidEvent, MalformedLine, TypeR
 from opsml_eventbus.event import Event, Gap, check_type
 
 VERSION = 1
+BEGINNING = ""  # as `after` and `at`: before the first event of this bus (an id is never empty)
 MAX_REQUEST_BYTES = 64 << 10  # a filter of a thousand terms fits; a stranger costs the server no more than this
 REQUEST_SECONDS = 2.0  # a request is one line that the client has ready; who needs longer is not speaking to us
 
@@ -64,8 +65,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     eventbus: the version. do: what it wants. The rest is a subscriber's:
     filter: `Filter.to_json()`, None for everything. since, until: event times, RFC 3339; since inclusive, until not.
     last: history to begin with: the last N events in the ring that match, or "all" of them.
-    after, bus: go on behind this event of this bus instance; then `last` has no meaning. `bus` alone: go on where
-        nothing had been published yet. follow: false ends the stream after the history.
+    after: go on behind this event ("" means from the first one); then `last` has no meaning. bus: the instance it
+        was seen on, so that another one is noticed. follow: false ends the stream after the history.
     """
 
     eventbus: int
@@ -93,8 +94,8 @@ class Greeting(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     bus: this instance of the bus; another one after a restart. source: the bus's default `source`.
     capacity: events its ring holds, per lane. publish: may one publish here?
-    at: the event behind which a subscriber's stream begins, None when nothing had been published; with `bus` it is
-        where a reconnection goes on. The rest answers `describe`:
+    at: the newest event when a subscription began ("" when there was none yet): with `bus`, where a reconnection goes
+        on that has seen nothing since. recorded: acknowledged means recorded. The rest answers `describe`:
     pid, since (RFC 3339), clients connected, events published so far, events that subscribers of this tap lost so far,
     rate (events published per second, over the last ten).
     """
@@ -105,7 +106,7 @@ class Greeting(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     capacity: int
     publish: bool
     at: str | None = None
-    gone: int | None = None
+    recorded: bool = False
     pid: int | None = None
     since: str | None = None
     clients: int | None = None
