@@ -6,7 +6,7 @@ source, sink    TapSource, TapSink                  client      one conversation
 """
 
 from .client import TapInfo, live_taps
-from .folder import ensure_folder, live_sockets, socket_path, tap_folder
+from .folder import ensure_folder, is_live, live_sockets, socket_path, tap_folder
 from .server import Tap, serve_tap
 from .sink import TapSink
 from .source import TapSource
@@ -17,6 +17,7 @@ __all__ = [
     "TapSink",
     "TapSource",
     "ensure_folder",
+    "is_live",
     "live_sockets",
     "live_taps",
     "serve_tap",

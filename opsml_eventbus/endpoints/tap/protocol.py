@@ -94,8 +94,9 @@ class Greeting(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     bus: this instance of the bus; another one after a restart. source: the bus's default `source`.
     capacity: events its ring holds, per lane. publish: may one publish here?
-    at: the newest event when a subscription began ("" when there was none yet): with `bus`, where a reconnection goes
-        on that has seen nothing since. recorded: acknowledged means recorded. The rest answers `describe`:
+    at: the event behind which a subscriber's stream begins ("" before the first), where the server knows it: with
+        `bus`, where one goes on who has seen nothing since. recorded: acknowledged means recorded. The rest answers
+        `describe`:
     pid, since (RFC 3339), clients connected, events published so far, events that subscribers of this tap lost so far,
     rate (events published per second, over the last ten).
     """

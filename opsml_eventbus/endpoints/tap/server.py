@@ -16,12 +16,12 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ...bus import EventBus
-from ...event import new_id
 from . import protocol
 from .connection import Connection, is_welcome, turn_away
 from .folder import Claim, claim, ensure_folder
@@ -77,7 +77,7 @@ class Tap:
         self._max_clients = max_clients
         self._confirm = confirm
         self._alone = alone
-        self._id = new_id()
+        self._id = bus.id
         self._since = time.time_ns()
         self._watches: set[Watch] = set()
         self._clients = 0
@@ -85,7 +85,7 @@ class Tap:
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: set[asyncio.Task[None]] = set()  # those of them that have not said what they want
         self._claim: Claim | None = None
-        self._background: list[asyncio.Task[None]] = []
+        self._pausing: asyncio.TimerHandle | None = None
         self._history: deque[tuple[float, int]] = deque(maxlen=11)  # (seconds, published), one a second
 
     async def __aenter__(self) -> Self:
@@ -94,53 +94,65 @@ class Tap:
         # Another claimant may hold the folder's lock for a moment.
         self._claim = await asyncio.to_thread(claim, self.path, alone=self._alone)
         self.path = self._claim.path
+        self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
-        self._background = [
-            asyncio.create_task(self._accept(self._claim.listener)),
-            asyncio.create_task(self._tick()),
-        ]
+        self._ticking = self._loop.create_task(self._tick())
+        self._resume()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._claim is not None
+        if self._pausing is not None:
+            self._pausing.cancel()
+        self._pause()
+        self._claim.release()
+        self._closing.set()
         try:
-            await _cancel(self._background)
-            self._claim.release()
-            self._closing.set()
-            await _cancel(list(self._strangers))
+            await _cancel([self._ticking, *self._strangers])
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         finally:
-            self._claim.release()
-            await _cancel(list(self._tasks))
+            await _cancel(self._tasks)
 
     @property
     def clients(self) -> int:
         """Clients that subscribe or publish now."""
         return self._clients
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    # The connection stays in the backlog, so the listener stays readable: without a pause this spins.
-                    _log.debug("tap %s: accepting pauses: %s", self.path, error.strerror)
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                continue
-            sock.setblocking(False)
-            if not is_welcome(sock):
-                turn_away(sock, Rejection("peer"))
-            elif len(self._tasks) >= self._max_clients + DESCRIBERS:
-                turn_away(sock, Rejection("full"))
-            else:
-                task = asyncio.create_task(self._serve(sock))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+    def _resume(self) -> None:
+        assert self._claim is not None
+        self._loop.add_reader(self._claim.listener, self._accept)
+
+    def _pause(self) -> None:
+        assert self._claim is not None
+        self._loop.remove_reader(self._claim.listener)
+
+    def _accept(self) -> None:
+        """One connection is waiting. From a callback, not a task: none can be lost between two awaits."""
+        assert self._claim is not None
+        try:
+            sock, _ = self._claim.listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # Out of descriptors. The connection stays in the backlog and the listener readable: without a pause this
+            # would spin.
+            _log.debug("tap %s: accepting pauses: %s", self.path, error.strerror)
+            self._pause()
+            self._pausing = self._loop.call_later(ACCEPT_PAUSE, self._resume)
+            return
+        sock.setblocking(False)
+        if not is_welcome(sock):
+            turn_away(sock, Rejection("peer"))
+        elif len(self._tasks) >= self._max_clients + DESCRIBERS:
+            turn_away(sock, Rejection("full"))
+        else:
+            task = self._loop.create_task(self._serve(sock))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: sock.close())  # a task that is cancelled before it begins closes nothing
 
     async def _serve(self, sock: socket.socket) -> None:
         connection = await Connection.open(sock)
@@ -176,40 +188,38 @@ class Tap:
         self._clients += 1
         try:
             if request.do == "publish":
-                await Intake(self._bus, connection, self._confirm).run(self._greet(), self._closing)
+                await Intake(self._bus, connection, self._confirm).run(
+                    self._greet(recorded=self._confirm is not None), self._closing
+                )
             else:
                 await self._watch(connection, request)
         finally:
             self._clients -= 1
 
     async def _watch(self, connection: Connection, request: Request) -> None:
-        watch = Watch(self._bus, connection, request)
+        watch = Watch(self._bus, connection, request, self._id)
         self._watches.add(watch)
         try:
-            await watch.run(self._greet(), self._closing)
+            await watch.run(self._greet(at=watch.newest), self._closing)
         finally:
             self._watches.discard(watch)
             self._lost += watch.lost
 
-    def _greet(self) -> Greeting:
+    def _greet(self, **more: Any) -> Greeting:
         return Greeting(
             eventbus=VERSION,
             bus=self._id,
             source=self._bus.source,
             capacity=self._bus.capacity,
             publish=self._allow_publish,
+            **more,
         )
 
     def _describe(self) -> Greeting:
         published = self._bus.statistics().published
         now = time.monotonic()
         before, earlier = self._history[0] if self._history else (now, published)
-        return Greeting(
-            eventbus=VERSION,
-            bus=self._id,
-            source=self._bus.source,
-            capacity=self._bus.capacity,
-            publish=self._allow_publish,
+        return self._greet(
             pid=os.getpid(),
             since=format_moment(self._since),
             clients=self._clients,
@@ -226,7 +236,8 @@ class Tap:
             await asyncio.sleep(1.0)
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

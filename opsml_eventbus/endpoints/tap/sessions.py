@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+import msgspec
+
 from ...bus import EventBus, Subscription
 from ...codec import encode_line
 from ...errors import BusClosed, EventError, InvalidEvent
@@ -18,7 +20,7 @@ from ...event import Event, Gap
 from ...filter import Filter
 from . import protocol
 from .connection import Connection
-from .protocol import Accepted, Acked, Greeting, Note, PublishedLines, Refused, Rejection, Request
+from .protocol import BEGINNING, Accepted, Acked, Greeting, Note, PublishedLines, Refused, Rejection, Request
 
 MAX_BATCH = 256  # events taken from the ring at once; with FLUSH_BYTES it bounds what one stalled client can hold
 FLUSH_BYTES = 256 << 10  # about what a socket's buffer takes
@@ -29,14 +31,21 @@ Confirm = Callable[[], Awaitable[None]]
 class Watch:
     """A subscriber's session."""
 
-    def __init__(self, bus: EventBus, connection: Connection, request: Request) -> None:
+    def __init__(self, bus: EventBus, connection: Connection, request: Request, instance: str) -> None:
         self._connection = connection
         self._request = request
-        self._subscription: Subscription = _subscribe(bus, request)
         self._source = bus.source
         self._outbox: deque[bytes] = deque()
-        self._last: str | None = None
+        self._sent = 0  # events, those that could not be written included
         self._noted = 0
+        self._last: str | None = None
+        if request.bus not in (None, instance):
+            # Replays keep ids, so another instance may well know this one; it says nothing of what was missed.
+            gap = Gap.new(None, request.after or None, "disconnect", source=bus.source)
+            self._outbox.append(encode_line(gap) + b"\n")
+            request = msgspec.structs.replace(request, after=None, last="all")
+        self._subscription = _subscribe(bus, request)
+        self.newest = bus.newest or BEGINNING
 
     @property
     def lost(self) -> int:
@@ -113,13 +122,14 @@ class Watch:
             line = encode_line(item)
         except InvalidEvent:
             # Published by this program, impossible to write: its place in the stream says so.
-            return encode_line(Gap.new(1, self._last, "invalid", source=self._source))
+            line = encode_line(Gap.new(1, self._last, "invalid", source=self._source))
         if isinstance(item, Event):
+            self._sent += 1
             self._last = item.id
         return line
 
     def _note(self, end: str | None = None) -> None:
-        seen = self._subscription.received + self._subscription.filtered
+        seen = self._sent + self._subscription.filtered
         if end is not None or seen != self._noted:
             self._noted = seen
             self._connection.send(protocol.encode(Note(seen, self._subscription.position, end)))

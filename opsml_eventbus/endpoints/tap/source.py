@@ -1,4 +1,4 @@
-"""Follow one or several taps: tail and record read from here.
+"""Follow a bus, or all buses of one name: tail and record read from here.
 
 A TapSource goes on for as long as it is wanted. A bus that is not there yet is waited for, one that comes back is read
 on where we stopped, and a worker that joins under the same name is read from its beginning. Where the server can no
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,41 +30,37 @@ _GRACE = 1_000_000_000  # ns after `until` for events that were published just b
 
 @dataclass(slots=True)
 class _Place:
-    """Where we stopped in one tap's stream: `at`, the last event looked at, on this `bus`."""
+    """Where we stopped in one tap's stream: `at`, the last event looked at, on this `bus`; None: before all it had."""
 
     bus: str
     at: str | None
 
 
 class TapSource(Source):
-    """The events of the taps that `target` names.
+    """The events of the tap that `target` names.
 
-    target: `unix:/path.sock`, a path, or a bare name (every live bus of that name in `folder`); several to follow them
-        all. notify: told `waiting`, `connected`, `disconnected`. wait: where no bus is there, look until there is one;
-        otherwise that is Unreachable.
+    target: `unix:/path.sock`, a path, or a bare name: every live bus of that name in `folder`.
+    notify: told `waiting`, `connected`, `disconnected`. wait: where no bus is there, look until there is one; otherwise
+        that is Unreachable.
     """
 
     def __init__(
-        self,
-        target: str | Path | Sequence[str | Path],
-        folder: Path | None = None,
-        *,
-        notify: Notify = no_notice,
-        wait: bool = True,
+        self, target: str | Path, folder: Path | None = None, *, notify: Notify = no_notice, wait: bool = True
     ) -> None:
-        texts = [target] if isinstance(target, str | Path) else target
-        self._targets = [Target.of(text, folder) for text in texts]
-        self.name = ", ".join(one.text for one in self._targets)
+        self._target = Target.of(target, folder)
+        self.name = self._target.text
         self._notify = notify
         self._wait = wait
         self._places: dict[Path, _Place] = {}
+        self._followers: dict[Path, asyncio.Task[None]] = {}
+        self._conversations: set[Conversation] = set()
+        self._connects = 0
 
     async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """See Source. A stream that follows ends when `start.until` has passed, else never.
 
         Raises Unreachable (only without `wait`), Refused, Broken.
         """
-        follow = start.follow and (start.until is None or start.until > time.time_ns())
         request = Request(
             eventbus=VERSION,
             do="subscribe",
@@ -73,7 +69,7 @@ class TapSource(Source):
             after=start.after,
             since=format_moment(start.since),
             until=format_moment(start.until),
-            follow=follow,
+            follow=start.follow and not _over(start),
         )
         arrivals: asyncio.Queue[Batch | None] = asyncio.Queue(AHEAD)
         supervisor = asyncio.create_task(self._supervise(request, start, arrivals))
@@ -85,86 +81,88 @@ class TapSource(Source):
             supervisor.cancel()
             await asyncio.gather(supervisor, return_exceptions=True)
 
+    async def close(self) -> None:
+        """Hang up."""
+        for conversation in self._conversations:
+            conversation.abort()
+
     async def _supervise(self, request: Request, start: Start, arrivals: asyncio.Queue[Batch | None]) -> None:
-        """Keep a follower on every socket that answers; the end, or an error, is announced by None."""
-        followers: dict[Path, asyncio.Task[None]] = {}
+        """Keep a follower on every socket that answers. The end, or an error, is announced by None."""
         try:
-            await self._look_after(followers, request, start, arrivals)
+            await self._look_after(request, start, arrivals)
+            await self.close()
+            await asyncio.gather(*self._followers.values())  # what had come by then is still handed on
         finally:
-            for task in followers.values():
+            for task in self._followers.values():
                 task.cancel()
-            await asyncio.gather(*followers.values(), return_exceptions=True)
+            await asyncio.gather(*self._followers.values(), return_exceptions=True)
             this = asyncio.current_task()
             if this is None or not this.cancelling():  # cancelled: nobody listens any more
                 await arrivals.put(None)
 
-    async def _look_after(
-        self,
-        followers: dict[Path, asyncio.Task[None]],
-        request: Request,
-        start: Start,
-        arrivals: asyncio.Queue[Batch | None],
-    ) -> None:
-        waiting = False
+    async def _look_after(self, request: Request, start: Start, arrivals: asyncio.Queue[Batch | None]) -> None:
+        told = -1  # how often we had been connected when we last said that we wait
         first = request
-        while start.until is None or not request.follow or time.time_ns() < start.until + _GRACE:
-            for target in self._targets:
-                for path in target.candidates():
-                    if path not in followers:
-                        ask = self._resume(path, first)
-                        followers[path] = asyncio.create_task(self._follow(path, ask, arrivals))
-            # Who joins from now on is new, and all it has is new to us.
-            first = (
-                msgspec.structs.replace(request, after=BEGINNING)
-                if request.follow and request.after is None
-                else request
-            )
-            if followers:
-                await asyncio.wait(followers.values(), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            for path, task in list(followers.items()):
-                if task.done():
-                    del followers[path]
-                    task.result()
-            if followers:
-                waiting = False
+        while not (request.follow and _over(start, _GRACE)):
+            for path in self._target.candidates():
+                if path not in self._followers:
+                    ask = self._resume(path, first)
+                    self._followers[path] = asyncio.create_task(self._follow(path, ask, arrivals))
+            if request.follow and request.after is None:
+                # Who joins from now on is new, and all it has is new to us.
+                first = msgspec.structs.replace(request, after=BEGINNING)
+            await self._reap()
+            if self._followers:
                 continue
-            if self._places and not request.follow:
+            if self._connects and not request.follow:
                 return
             if not self._wait:
-                gone = "the bus has gone" if self._places else "no bus there"
-                raise Unreachable(self.name, gone)
-            if not waiting:
-                waiting = True
+                raise Unreachable(self.name, "the bus has gone" if self._connects else "no bus there")
+            if told != self._connects:
+                told = self._connects
                 self._notify(Notice("waiting", self.name, self._scenery()))
             await asyncio.sleep(WAIT_SECONDS)
+
+    async def _reap(self) -> None:
+        """Until it is time to look again, or nobody is left to follow. Raises what ended a follower."""
+        deadline = time.monotonic() + LOOK_SECONDS
+        while self._followers and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._followers.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for path, task in list(self._followers.items()):
+                if task.done():
+                    del self._followers[path]
+                    task.result()
 
     def _resume(self, path: Path, request: Request) -> Request:
         place = self._places.get(path)
         if place is None:
             return request
-        return msgspec.structs.replace(request, after=place.at, bus=place.bus)
+        return msgspec.structs.replace(request, last="all", after=place.at, bus=place.bus)
 
     def _scenery(self) -> str:
-        names = sorted({name for target in self._targets for name in target.neighbours()})
+        names = self._target.neighbours()
         return f"no bus there; live: {', '.join(names)}" if names else "no bus there"
 
     async def _follow(self, path: Path, request: Request, arrivals: asyncio.Queue[Batch | None]) -> None:
         """One connection to one tap, to its end. Nobody there is no error: the supervisor looks again."""
-        known = path in self._places
         try:
             conversation = await Conversation.open(path, request)
         except Unreachable:
             return
         except Refused as error:
-            if known and rejection_code(error) in ("full", "closed"):
-                return  # it is restarting, or others were quicker; our place is kept
+            code = rejection_code(error)
+            if code == "closed" or (code == "full" and path in self._places):
+                return  # it is about to go, or others were quicker; our place is kept
             raise
-        greeting = conversation.greeting
-        self._places[path] = _Place(greeting.bus, greeting.at)
+        self._conversations.add(conversation)
+        self._connects += 1
         self._notify(Notice("connected", str(path)))
+        greeting = conversation.greeting
+        place = self._places.setdefault(path, _Place(greeting.bus, greeting.at))
         try:
-            ended = await _read(conversation, self._places[path], arrivals)
+            ended = await _read(conversation, place, arrivals)
         finally:
+            self._conversations.discard(conversation)
             conversation.abort()
         if request.follow:
             self._notify(Notice("disconnected", str(path)))
@@ -172,10 +170,17 @@ class TapSource(Source):
             raise Broken(str(path), "it hung up in the middle of its history")
 
 
+def _over(start: Start, grace: int = 0) -> bool:
+    return start.until is not None and time.time_ns() >= start.until + grace
+
+
 async def _read(conversation: Conversation, place: _Place, arrivals: asyncio.Queue[Batch | None]) -> bool:
     """Until the server hangs up. Did it say that this is the end?"""
     reading = _Reading(place)
     while lines := await conversation.lines():
+        if place.bus != conversation.greeting.bus:
+            # Only now: had the connection broken before its first line, the Gap would have been lost with it.
+            place.bus, place.at = conversation.greeting.bus, None
         for line in lines:
             if not isinstance(line, MalformedLine) and is_event(line):
                 reading.add(line)
