@@ -415,11 +415,11 @@ def test_what_a_sink_acknowledged_is_on_the_bus_in_its_order():
         with tap_folder() as folder:
             async with serve_tap(bus, folder / "a.sock", allow_publish=True) as tap:
                 for target in ("a", f"unix:{tap.path}"):
-                    async with bus.subscribe(last=0, order="published") as reader, TapSink(target, folder) as sink:
+                    async with bus.subscribe(order="published") as reader, TapSink(target, folder) as sink:
                         for n in range(0, 3000, 1000):
                             ack = await sink.write(batch(*events[n : n + 1000]))
                             assert (ack.written, ack.durable, list(ack.refusals)) == (1000, False, [])
-                        assert [event.id for event in reader.take(5000)] == [event.id for event in events]
+                        assert [event.id for event in reader.drain(5000)] == [event.id for event in events]
 
     asyncio.run(main())
 
@@ -434,7 +434,7 @@ def test_a_gap_is_passed_on_and_an_event_that_cannot_be_written_becomes_one():
                     bad = Event.new("n", float("inf"))
                     ack = await sink.write(batch(gap, bad, *numbered(1)))
                     assert [refusal.place for refusal in ack.refusals] == [f"event {bad.id}"]
-                    first, second, event = reader.take(10)
+                    first, second, event = reader.drain(10)
                     assert (first.id, first.missed) == (gap.id, 7)
                     assert (second.missed, second.reason) == (1, "invalid")
                     assert event.id == "n-0"

@@ -200,7 +200,7 @@ class Tap:
         watch = Watch(self._bus, connection, request, self._id)
         self._watches.add(watch)
         try:
-            await watch.run(self._greet(at=watch.newest), self._closing)
+            await watch.run(self._greet(at=watch.at), self._closing)
         finally:
             self._watches.discard(watch)
             self._lost += watch.lost

@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
-from ...bus import EventBus, Subscription
+from ...bus import EventBus
 from ...codec import encode_line
 from ...errors import BusClosed, EventError, InvalidEvent
 from ...event import Event, Gap
 from ...filter import Filter
+from ...subscription import Subscription
 from . import protocol
 from .connection import Connection
 from .protocol import BEGINNING, Accepted, Acked, Greeting, Note, PublishedLines, Refused, Rejection, Request
@@ -44,8 +47,10 @@ class Watch:
             gap = Gap.new(None, request.after or None, "disconnect", source=bus.source)
             self._outbox.append(encode_line(gap) + b"\n")
             request = msgspec.structs.replace(request, after=None, last="all")
+        # Asked first: what another thread publishes in between is then behind it and comes twice, rather than never.
+        newest = _newest(bus) if request.after is None and request.last == 0 else None
         self._subscription = _subscribe(bus, request)
-        self.newest = bus.newest or BEGINNING
+        self.at = newest if newest is not None else self._subscription.position
 
     @property
     def lost(self) -> int:
@@ -86,14 +91,19 @@ class Watch:
             self._note()
 
     async def _stream(self) -> None:
+        await self._flush()
         async for batch in self._subscription.item_batches(max_size=MAX_BATCH):
             await self._write(batch)
 
     async def _rest(self) -> None:
         """What is in the ring now, and no more."""
+        subscription = self._subscription
+        left = subscription.unread
+        end = left + subscription.received + subscription.filtered + subscription.missed
         await self._flush()
-        while batch := self._subscription.take(MAX_BATCH):
-            await self._write(batch)
+        while left > 0:
+            await self._write(subscription.drain(MAX_BATCH))
+            left = end - subscription.received - subscription.filtered - subscription.missed
 
     async def _write(self, batch: Sequence[Event | Gap]) -> None:
         lines: list[bytes] = []
@@ -135,7 +145,7 @@ class Watch:
             self._connection.send(protocol.encode(Note(seen, self._subscription.position, end)))
 
 
-def _subscribe(bus: EventBus, request: Request) -> Subscription:
+def _subscribe(bus: EventBus, request: Request) -> Subscription[Any]:
     """Raises Rejection: the filter cannot mean anything, the bus is closed."""
     try:
         where = Filter.from_json(request.filter) if request.filter is not None else None
@@ -145,10 +155,21 @@ def _subscribe(bus: EventBus, request: Request) -> Subscription:
     if since is not None or until is not None:
         span = Filter.predicate(lambda event: _within(event, since, until), "a span of time")
         where = span if where is None else where & span
+    last = None if request.after is not None or request.last == 0 else request.last
     try:
-        return bus.subscribe(where, overflow="drop_oldest", order="published", last=request.last, after=request.after)
+        return bus.subscribe(where, overflow="drop_oldest", order="published", last=last, after=request.after)
     except BusClosed as error:
         raise Rejection("closed") from error
+
+
+def _newest(bus: EventBus) -> str:
+    """The id of the newest event, BEGINNING where nothing has been published."""
+    with suppress(BusClosed):
+        scout = bus.subscribe(order="published", last=1)
+        for item in scout.drain():
+            if isinstance(item, Event):
+                return item.id
+    return BEGINNING
 
 
 def _within(event: Event, since: int | None, until: int | None) -> bool:
