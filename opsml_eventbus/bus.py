@@ -149,7 +149,8 @@ class EventBus:
         order: `priority`: the most urgent first; `published`: as they came.
         last: begin with the last so many matching events of those still in the ring.
         after: begin behind the event with this id. If it is not in the ring, the stream begins with a Gap
-            (`disconnect`, missed None), then what is there. With `last`: the last so many of those behind it.
+            (`disconnect`, missed None), then what is there. With `last`: the last so many of those behind it. `""` is
+            the place before the first event ever published: what is no longer in the ring is a counted Gap (`lag`).
 
         The beginning and what follows are one: nothing is twice, nothing falls between. Counting starts there too.
         Raises BusClosed. Raises TypeError: a `where` that means nothing.

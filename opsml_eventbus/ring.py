@@ -330,6 +330,11 @@ class Cursor:
 
     # ── beginning in the past ────────────────────────────────────────────────────────────────────────────────────
 
+    def begin(self) -> None:
+        """Go back to where the bus began. What the lanes no longer hold is lag, and counted as that."""
+        self.at = 0
+        self.side = [0] * len(self.side)
+
     def rewind(self) -> None:
         """Go back to the oldest event of every lane."""
         capacity = self.ring.capacity

@@ -114,7 +114,9 @@ class Subscription(Generic[T]):
 
     def _find_beginning(self, last: int | Literal["all"] | None, after: str | None) -> None:
         cursor = self._cursor
-        if after is not None:
+        if after == "":
+            cursor.begin()
+        elif after is not None:
             if not cursor.seek(lambda events: _index_of(events, after)):
                 self._gap = Gap.new(None, after, "disconnect", source=self._hub.source)
         elif last is not None:
@@ -147,6 +149,15 @@ class Subscription(Generic[T]):
             return 0
         with self._hub.lock:
             return length_hint(self._slice) + (self._cursor.unread() if self._live else 0)
+
+    @property
+    def position(self) -> str | None:
+        """The id of the event behind which reading goes on, one that the filter removed included.
+
+        None where there is none: nothing was read yet, or a part of what was taken is still to be handed out.
+        """
+        last = self._cursor.last
+        return None if last is None or self._gap is not None or length_hint(self._slice) else last.id
 
     def statistics(self, now: int) -> SubscriptionStatistics:
         """Lock held. now: ns since the epoch."""
@@ -184,6 +195,10 @@ class Subscription(Generic[T]):
     def item_batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event | Gap]]:
         """As `batches`, with the Gaps among the events."""
         return self._batches(max_size, max_wait, gaps=True)
+
+    def drain(self, max_size: int = MAX_BATCH) -> list[Event | Gap]:
+        """What is there now, at most `max_size`; never waits. Empty with `unread` left: there is more to filter."""
+        return self._drain(max_size, gaps=True)
 
     def _batches(self, size: int, wait: float, gaps: bool) -> AsyncIterator[list[Any]]:
         if size < 1:

@@ -1,0 +1,225 @@
+"""Names on a machine: a live socket is never stolen, a dead one is replaced, an unsafe folder is refused."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from opsml_eventbus.endpoints.tap.folder import (
+    MAX_PATH_BYTES,
+    Claim,
+    claim,
+    ensure_folder,
+    is_live,
+    live_sockets,
+    socket_path,
+    tap_folder,
+)
+from opsml_eventbus.errors import Refused, Unreachable
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "taps"
+    ensure_folder(path)
+    return path
+
+
+def dead_socket(path: Path) -> None:
+    """What a process that was killed leaves behind."""
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+        gone.listen()
+
+
+# ── the folder ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_folder_is_in_the_runtime_directory_or_carries_the_uid():
+    assert tap_folder("/run/user/7", "/tmp", 7) == Path("/run/user/7/eventbus")
+    assert tap_folder(None, "/tmp", 7) == tap_folder("", "/tmp", 7) == Path("/tmp/eventbus-7")
+    assert tap_folder("not/absolute", "/tmp", 7) == Path("/tmp/eventbus-7")
+
+
+def test_a_folder_is_made_private_whatever_the_umask(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        ensure_folder(tmp_path / "taps")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "taps").stat().st_mode) == 0o700
+    ensure_folder(tmp_path / "taps")
+
+
+def test_a_planted_symlink_is_refused(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "taps").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match="symlink"):
+        ensure_folder(tmp_path / "taps")
+    with pytest.raises(Refused, match="symlink"):
+        live_sockets(tmp_path / "taps")
+
+
+def test_a_folder_open_to_others_is_refused(folder: Path):
+    folder.chmod(0o755)
+    with pytest.raises(Refused, match="0755, must be 0700"):
+        ensure_folder(folder)
+
+
+def test_a_folder_of_another_user_is_refused(folder: Path):
+    if os.geteuid():
+        pytest.skip("needs root, to give a folder away")
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(Refused, match="uid 12345"):
+        ensure_folder(folder)
+    with pytest.raises(Refused, match="uid 12345"):
+        live_sockets(folder)
+    with pytest.raises(Refused, match="uid 12345"):
+        claim(folder / "a.sock")
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path):
+    (tmp_path / "taps").touch()
+    with pytest.raises(Refused, match="not a folder"):
+        ensure_folder(tmp_path / "taps")
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path):
+    assert live_sockets(tmp_path / "taps") == []
+    with pytest.raises(Unreachable):
+        claim(tmp_path / "taps" / "a.sock")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a.b", "a b", "é", "a\n"])
+def test_a_name_is_letters_digits_and_two_signs(folder: Path, name: str):
+    with pytest.raises(Refused, match="letters"):
+        socket_path(folder, name)
+
+
+# ── the claim ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_claimed_socket_listens_and_is_private(folder: Path):
+    mine = claim(socket_path(folder, "a"))
+    assert is_live(mine.path)
+    assert stat.S_IMODE(mine.path.stat().st_mode) == 0o600
+    mine.release()
+    mine.release()
+    assert os.listdir(folder) == []
+
+
+def test_a_live_socket_is_never_stolen(folder: Path):
+    first = claim(folder / "a.sock")
+    with pytest.raises(Refused, match="already there"):
+        claim(folder / "a.sock", alone=True)
+    second = claim(folder / "a.sock")
+    assert second.path.name == f"a.{os.getpid()}.sock"
+    assert [(s.name, s.pid) for s in live_sockets(folder)] == [("a", os.getpid()), ("a", None)]
+    with pytest.raises(Refused, match="this process"):
+        claim(folder / "a.sock")
+    first.release()
+    assert [s.pid for s in live_sockets(folder, "a")] == [os.getpid()]
+    assert live_sockets(folder, "b") == []
+    second.release()
+
+
+def test_a_dead_socket_is_replaced(folder: Path):
+    dead_socket(folder / "a.sock")
+    dead_socket(folder / "b.sock")
+    assert live_sockets(folder) == []
+    mine = claim(folder / "a.sock", alone=True)
+    assert mine.path == folder / "a.sock"
+    assert [s.path for s in live_sockets(folder)] == [mine.path]
+    mine.release()
+    assert os.listdir(folder) == ["b.sock"]
+
+
+def test_a_bus_that_was_killed_leaves_nothing_that_blocks_the_next(folder: Path):
+    script = (
+        "import os, signal, sys; from pathlib import Path; from opsml_eventbus.endpoints.tap.folder import claim\n"
+        "mine = claim(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(folder / "a.sock")], check=False).returncode == -9
+    assert os.listdir(folder) == ["a.sock"]
+    claim(folder / "a.sock", alone=True).release()
+
+
+def test_only_ones_own_socket_is_removed(folder: Path):
+    mine = claim(folder / "a.sock")
+    (folder / "a.sock").unlink()
+    other = claim(folder / "a.sock", alone=True)
+    mine.release()
+    assert is_live(other.path)
+    other.release()
+
+
+@pytest.mark.parametrize("plant", [Path.touch, Path.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_socket_is_left_alone(folder: Path, plant):
+    plant(folder / "a.sock")
+    with pytest.raises(Refused, match="stands there"):
+        claim(folder / "a.sock")
+    assert os.listdir(folder) == ["a.sock"]
+    assert live_sockets(folder) == []
+
+
+def test_a_path_too_long_for_a_socket_is_refused_in_clear_words(folder: Path):
+    path = folder / ("x" * (MAX_PATH_BYTES + 1 - len(str(folder)) - 6) + ".sock")
+    assert len(str(path)) == MAX_PATH_BYTES + 1
+    with pytest.raises(Refused, match=f"{MAX_PATH_BYTES + 1} bytes; the path of a socket may have {MAX_PATH_BYTES}"):
+        claim(path)
+    with pytest.raises(Refused, match="bytes"):
+        is_live(path)
+    claim(path.with_name(path.name[1:])).release()
+
+
+def test_a_folder_where_others_may_swap_files_is_refused(folder: Path):
+    folder.chmod(0o777)
+    with pytest.raises(Refused, match="others may replace"):
+        claim(folder / "a.sock")
+    folder.chmod(0o1777)
+    claim(folder / "a.sock").release()
+
+
+def compete(path: Path) -> list[Claim]:
+    """Eight claim one path at the same moment; those who got it."""
+    won: list[Claim] = []
+    start = threading.Barrier(8)
+
+    def run() -> None:
+        start.wait()
+        with suppress(Refused):
+            won.append(claim(path, alone=True))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won
+
+
+def test_of_many_claimants_of_a_dead_socket_one_gets_the_name(folder: Path):
+    for _ in range(20):
+        dead_socket(folder / "a.sock")
+        [winner] = compete(folder / "a.sock")
+        assert is_live(winner.path)
+        winner.release()
+
+
+def test_a_lock_held_by_another_is_an_error_not_a_wait_for_ever(folder: Path):
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(Refused, match="lock"):
+            claim(folder / "a.sock")
+    finally:
+        os.close(descriptor)
