@@ -28,9 +28,9 @@ def source(given: str | None, notes: Notes) -> str:
     uri = os.environ.get("OPSML_TRACKING_URI", "")
     # `http…` makes OpsML a client of another machine's server: there is no table here to read.
     if uri and not uri.startswith("http"):
-        from opsml_eventbus.endpoints.opsml import tracking_url
+        from opsml_eventbus.endpoints.opsml import from_tracking_uri
 
-        url = tracking_url(uri)
+        url = from_tracking_uri(uri).text
         notes.say("reading OpsML's audit table, as OPSML_TRACKING_URI says (EVENTBUS_ENDPOINT wins over it)")
         return url
     return DEFAULT_NAME

@@ -18,9 +18,9 @@ from opsml_eventbus import AuditEvent, Event
 from opsml_eventbus.codec import encode_line
 
 
-def audit_lines(count: int, **members: str) -> list[bytes]:
+def audit_lines(count: int, first: int = 0, **members: str) -> list[bytes]:
     return [
-        encode_line(Event.new("audit", AuditEvent(resource_id=str(n), **members), id=f"e{n}")) for n in range(count)
+        encode_line(Event.new("audit", AuditEvent(resource_id=str(n), **members), id=f"e{n}")) for n in range(first, first + count)
     ]
 
 

@@ -14,7 +14,7 @@ from test_cli_live import audit_lines
 
 @pytest.fixture
 def file(cli: CommandLine) -> str:
-    lines = audit_lines(30) + audit_lines(5, status="Denied", operation="Delete")
+    lines = audit_lines(30) + audit_lines(5, 30, status="Denied", operation="Delete")
     (cli.folder / "a.jsonl").write_bytes(b"\n".join([*lines, b""]))
     return "a.jsonl"
 
