@@ -21,7 +21,7 @@ from .traffic import Traffic
 if TYPE_CHECKING:
     from opsml_eventbus.filter import Filter
 
-    from .render import Notes
+    from .terminal import Notes
 
 
 @takes(Output)
@@ -61,10 +61,9 @@ def demo(
 @asynccontextmanager
 async def stage(endpoint: str, record: str | None, notes: Notes) -> AsyncIterator[Sink]:
     """The live bus on this endpoint, or a bus of our own; recorded in either case when asked."""
-    from opsml_eventbus.endpoints.tap import TapSink, is_live
-
     from opsml_eventbus.endpoints.memory import BusSink
     from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.endpoints.tap import TapSink, is_live
     from opsml_eventbus.stages import Tee
 
     path = socket(endpoint)

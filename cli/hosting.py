@@ -11,27 +11,27 @@ from . import places
 
 if TYPE_CHECKING:
     from opsml_eventbus.bus import EventBus
-
     from opsml_eventbus.endpoints.recorder import FileSink
     from opsml_eventbus.flow import Report
 
-    from .render import Notes
+    from .terminal import Notes
 
 CAPACITY = 4096  # events: some seconds of a busy server, about 4 MB
 
 
 def socket(endpoint: str) -> Path:
     """The socket that an endpoint's text names. Raises UnknownEnd, Refused."""
-    from opsml_eventbus.endpoints.tap import socket_path
-
     from opsml_eventbus.endpoints import TAP, scheme_of
+    from opsml_eventbus.endpoints.tap import ensure_folder, socket_path
     from opsml_eventbus.errors import UnknownEnd
 
     if scheme_of(endpoint) is not TAP:
         raise UnknownEnd(endpoint, "a bus is served on a socket:", (TAP.form,))
     if endpoint.startswith("unix:"):
         return Path(endpoint.removeprefix("unix:"))
-    return socket_path(places.folder(), endpoint)
+    folder = places.folder()
+    ensure_folder(folder)
+    return socket_path(folder, endpoint)
 
 
 @asynccontextmanager
@@ -52,10 +52,9 @@ async def hosted_bus(
     alone: refuse where a live bus is already served there.
     """
     from opsml_eventbus.bus import EventBus
-    from opsml_eventbus.endpoints.tap import serve_tap
-
     from opsml_eventbus.endpoints.memory import Recording
     from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.endpoints.tap import serve_tap
 
     bus = EventBus(capacity=capacity)
     path = socket(endpoint)

@@ -27,7 +27,8 @@ def ls(*, output: Output) -> int:
     if not taps:
         notes.say(f"no live bus in {folder} (`eventbus demo` starts one)")
         return runner.DONE
-    from .render import console, table
+    from .render import table
+    from .terminal import console
 
     now = time.time_ns()
     console(color=output.color).print(table(taps, now))

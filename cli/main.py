@@ -152,7 +152,7 @@ def _advice(error: Exception) -> tuple[str, int]:
 
 
 def _complain(sentence: str, hint: str = "", *, code: int) -> int:
-    from .render import Notes
+    from .terminal import Notes
 
     Notes().complain(sentence, hint)
     return code

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opsml_eventbus.filter import Filter
     from opsml_eventbus.flow import Sink, Start
 
-    from .render import Notes
+    from .terminal import Notes
 
 FILTERS = "Filters (several values of one flag: any of them; different flags: all of them; ^value: not)"
 WINDOW = "Which part"
@@ -129,7 +129,7 @@ class Output:
 
     def notes(self) -> Notes:
         """What is said on standard error."""
-        from .render import Notes
+        from .terminal import Notes
 
         return Notes(quiet=self.quiet, color=self.color)
 

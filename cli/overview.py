@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from .render import console
+from .terminal import console
 
 if TYPE_CHECKING:
     from .main import Command

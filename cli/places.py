@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .render import Notes
+    from .terminal import Notes
 
 DEFAULT_NAME = "default"
 

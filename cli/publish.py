@@ -46,12 +46,15 @@ def publish(
         raise typer.BadParameter("name a type, or pipe lines into it", param_hint="TYPE")
     report = Report()
     target = to or places.endpoint()
-    reading: Source = (
-        ItemSource([one_event(words[0], words[1:], priority, source)]) if words else StdinSource(source=source)
-    )
+    if words:
+        one_event(words[0], words[1:], priority, source)  # a mistake is told before anything is connected
 
     async def work() -> None:
-        async with reading, open_sink(target, **places.context(mode="append")) as sink:
+        async with open_sink(target, **places.context(mode="append")) as sink:
+            # Made now that the bus is there: its `time` should be the time it happened.
+            reading: Source = (
+                ItemSource([one_event(words[0], words[1:], priority, source)]) if words else StdinSource(source=source)
+            )
             watch = runner.Watch(notes, report, title="" if words else f"publishing to {target}")
             try:
                 await pump(reading, sink, report=report, watch=watch)

@@ -1,10 +1,8 @@
-"""The only module that draws. Everything that comes from data is made safe here, at the point of drawing.
-
-Every code point of the categories Cc, Cf, Cs, Co, Cn, Zl and Zp becomes a visible escape (`\\x1b`, `\\u202e`), and no
-Rich markup, emoji code or link is ever read from data. (`rich.Text` alone passes ESC, OSC 52, C1 and bidi through.)
+"""Events, Gaps and tables as a terminal shows them. With `terminal`, the only module that draws.
 
 One line an event, cut at the terminal's edge, the important first; `-o json` shows everything. What a client merely
-claims (`username`, `client_ip`, `user_agent`) is marked with `~`. Times are UTC.
+claims (`username`, `client_ip`, `user_agent`) is marked with `~`. Times are UTC. Whatever comes from data goes through
+`safe` at the point of drawing.
 """
 
 from __future__ import annotations
@@ -12,15 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
-import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +23,8 @@ from opsml_eventbus.errors import Broken, InvalidEvent, ReaderGone
 from opsml_eventbus.event import Event, Gap, Payload, Priority, payload_fields
 from opsml_eventbus.flow import Ack, Batch, Record, Sink
 
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+from .terminal import console, safe
+
 MAX_VALUE = 400  # characters of one value on the screen; the line is cut at the terminal's edge anyway
 
 STATUS_STYLES = {"Success": "green", "Failed": "bold red", "Denied": "bold magenta"}
@@ -40,38 +35,6 @@ GAP_REASONS = {
     "source": "the source itself has lost them",
     "invalid": "refused: not an event",
 }
-
-# str.isprintable() is false for exactly the hidden categories and for spaces other than U+0020.
-_UNPRINTABLE = re.compile(r"[^ -~]")
-
-
-def safe(text: str) -> str:
-    """The text with everything that could move a cursor, hide or reorder it spelled out."""
-    if text.isprintable():
-        return text
-    return _UNPRINTABLE.sub(lambda match: _visible(match[0]), text)
-
-
-@lru_cache(maxsize=4096)
-def _visible(character: str) -> str:
-    if unicodedata.category(character) not in HIDDEN:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def console(*, stderr: bool = False, color: str = "auto", width: int | None = None) -> Console:
-    """A console that reads nothing from what it prints: no markup, no emoji codes, no highlighting, no links."""
-    return Console(
-        stderr=stderr,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        soft_wrap=False,
-        width=width,
-        force_terminal={"always": True, "never": None, "auto": None}[color],
-        no_color=True if color == "never" else None,
-    )
 
 
 class Screen(Sink):
@@ -225,43 +188,6 @@ def _second(second: int) -> str:
         return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, ValueError, OSError):
         return "????-??-?? ??:??:??"
-
-
-class Notes:
-    """What is said beside the data, on standard error. Silent with `quiet`, complaints excepted."""
-
-    def __init__(self, *, quiet: bool = False, color: str = "auto") -> None:
-        self._quiet = quiet
-        self.console = console(stderr=True, color=color)
-
-    @property
-    def lively(self) -> bool:
-        """May a progress line move about?"""
-        return not self._quiet and self.console.is_terminal
-
-    def say(self, text: str, style: str = "dim") -> None:
-        """A note; nothing depends on it."""
-        if not self._quiet:
-            self._print(Text(safe(text), style=style))
-
-    def tell(self, text: str) -> None:
-        """One line of what was asked for, where it is no data."""
-        self._print(Text(safe(text)))
-
-    def warn(self, text: str) -> None:
-        """Something the user would want to know even with `--quiet`."""
-        self._print(Text(safe(text), style="yellow"))
-
-    def complain(self, sentence: str, hint: str = "") -> None:
-        """An error: one sentence, and what to do next."""
-        line = Text.assemble(("eventbus: ", "bold red"), safe(sentence))
-        if hint:
-            line.append(f"\n  {safe(hint)}", "dim")
-        self._print(line)
-
-    def _print(self, text: Text) -> None:
-        with suppress(OSError):  # standard error is gone: there is nobody left to tell
-            self.console.print(text, soft_wrap=True)
 
 
 def table(taps: Iterable[Any], now: int) -> Table:

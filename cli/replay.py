@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opsml_eventbus.pacing import Pacer
     from opsml_eventbus.stages import Rehearsal
 
-    from .render import Notes
+    from .terminal import Notes
 
 PACE = "Pace"
 

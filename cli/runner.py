@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opsml_eventbus.flow import Batch, Notice, Report
 
-    from .render import Notes
+    from .terminal import Notes
 
 DONE, FAILED, USAGE, MALFORMED, LOST, TAMPERED = range(6)
 SHOWN_REFUSALS = 20  # refused lines named one by one; a file full of them would scroll everything else away

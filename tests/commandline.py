@@ -171,7 +171,7 @@ class Terminal:
         self._fd, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process = subprocess.Popen(
-            words, cwd=folder, env=env, stdin=child, stdout=child, stderr=child, start_new_session=True, close_fds=True
+            words, cwd=folder, env=env, stdin=child, stdout=child, stderr=child, preexec_fn=_own_terminal
         )
         os.close(child)
 
@@ -232,6 +232,12 @@ class Terminal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _own_terminal() -> None:
+    """In the child: a session whose terminal standard input is, so that Ctrl-C and hanging up reach it."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @contextmanager

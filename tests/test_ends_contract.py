@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 from audit_table import Server
-from opsml_eventbus.endpoints.tap import serve_tap
 
 from opsml_eventbus import AuditEvent, Event, EventBus, Gap
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.endpoints import SCHEMES, open_sink, open_source
 from opsml_eventbus.endpoints.memory import BusSink, ItemSource
 from opsml_eventbus.endpoints.stdio import StdinSource, StdoutSink
+from opsml_eventbus.endpoints.tap import serve_tap
 from opsml_eventbus.errors import UnknownEnd, Unreachable
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Record, Report, Sink, Source, Start, pump

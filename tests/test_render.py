@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.render import HIDDEN, Notes, Painter, Screen, counted, duration, safe
+from cli.render import Painter, Screen, counted, duration
+from cli.terminal import HIDDEN, Notes, safe
 from opsml_eventbus import AuditEvent, Event, Gap, Priority
 from opsml_eventbus.flow import Record
 

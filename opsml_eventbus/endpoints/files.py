@@ -15,7 +15,7 @@ import gzip
 import os
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -76,8 +76,9 @@ class FileSource(Source):
                 forward = _last_of(forward, start.last)
             else:
                 reader.begin_at(await self._offset_of_last(reader, start.last))
-        async for batch in forward:
-            yield batch
+        async with aclosing(forward):
+            async for batch in forward:
+                yield batch
         if start.follow and not self._compressed:
             async with aclosing(self._follow(reader)) as stream:
                 async for batch in stream:
@@ -85,7 +86,7 @@ class FileSource(Source):
         elif (rest := reader.end()) is not None:
             yield rest
 
-    async def _forward(self, reader: _Reader) -> AsyncIterator[Batch]:
+    async def _forward(self, reader: _Reader) -> AsyncGenerator[Batch, None]:
         """From the reader's offset to the end of the file as it is now."""
         try:
             async with aclosing(_chunks(self._path, reader.offset, compressed=self._compressed)) as chunks:
@@ -295,20 +296,21 @@ class _Reader:
         batch.refusals.append(Refusal(self._place(), error))
 
 
-async def _last_of(stream: AsyncIterator[Batch], count: int) -> AsyncIterator[Batch]:
+async def _last_of(stream: AsyncGenerator[Batch, None], count: int) -> AsyncGenerator[Batch, None]:
     """The last `count` events of a stream that can only be read forwards, with the Gaps among them."""
     kept: deque[Record] = deque()
     events = 0
     last = Batch([])
-    async for batch in stream:
-        last.position = batch.position
-        last.seen += batch.seen
-        last.refusals.extend(batch.refusals)
-        for record in batch.records:
-            kept.append(record)
-            events += record.gap is None
-            while kept and (events > count or kept[0].gap is not None):
-                events -= kept.popleft().gap is None
+    async with aclosing(stream):
+        async for batch in stream:
+            last.position = batch.position
+            last.seen += batch.seen
+            last.refusals.extend(batch.refusals)
+            for record in batch.records:
+                kept.append(record)
+                events += record.gap is None
+                while kept and (events > count or kept[0].gap is not None):
+                    events -= kept.popleft().gap is None
     last.records.extend(kept)
     yield last
 

@@ -1,0 +1,86 @@
+"""A terminal, made safe: what is written to it, and what is said on it beside the data.
+
+Every code point of the categories Cc, Cf, Cs, Co, Cn, Zl and Zp becomes a visible escape (`\\x1b`, `\\u202e`), and no
+Rich markup, emoji code or link is ever read from data. (`rich.Text` alone passes ESC, OSC 52, C1 and bidi through.)
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from contextlib import suppress
+from functools import lru_cache
+
+from rich.console import Console
+from rich.text import Text
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+# str.isprintable() is false for exactly the hidden categories and for spaces other than U+0020.
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
+
+def safe(text: str) -> str:
+    """The text with everything that could move a cursor, hide or reorder it spelled out."""
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda match: _visible(match[0]), text)
+
+
+@lru_cache(maxsize=4096)
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in HIDDEN:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def console(*, stderr: bool = False, color: str = "auto", width: int | None = None) -> Console:
+    """A console that reads nothing from what it prints: no markup, no emoji codes, no highlighting, no links."""
+    return Console(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
+        width=width,
+        force_terminal={"always": True, "never": None, "auto": None}[color],
+        no_color=True if color == "never" else None,
+    )
+
+
+class Notes:
+    """What is said beside the data, on standard error. Silent with `quiet`, complaints excepted."""
+
+    def __init__(self, *, quiet: bool = False, color: str = "auto") -> None:
+        self._quiet = quiet
+        self.console = console(stderr=True, color=color)
+
+    @property
+    def lively(self) -> bool:
+        """May a progress line move about?"""
+        return not self._quiet and self.console.is_terminal
+
+    def say(self, text: str, style: str = "dim") -> None:
+        """A note; nothing depends on it."""
+        if not self._quiet:
+            self._print(Text(safe(text), style=style))
+
+    def tell(self, text: str) -> None:
+        """One line of what was asked for, where it is no data."""
+        self._print(Text(safe(text)))
+
+    def warn(self, text: str) -> None:
+        """Something the user would want to know even with `--quiet`."""
+        self._print(Text(safe(text), style="yellow"))
+
+    def complain(self, sentence: str, hint: str = "") -> None:
+        """An error: one sentence, and what to do next."""
+        line = Text.assemble(("eventbus: ", "bold red"), safe(sentence))
+        if hint:
+            line.append(f"\n  {safe(hint)}", "dim")
+        self._print(line)
+
+    def _print(self, text: Text) -> None:
+        with suppress(OSError):  # standard error is gone: there is nobody left to tell
+            self.console.print(text, soft_wrap=True)
