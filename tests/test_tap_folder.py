@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -9,7 +10,8 @@ import stat
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ import pytest
 from opsml_eventbus.endpoints.tap.folder import (
     MAX_PATH_BYTES,
     Claim,
+    Locked,
     claim,
+    claim_soon,
     ensure_folder,
     is_live,
     live_sockets,
@@ -197,7 +201,7 @@ def compete(path: Path) -> list[Claim]:
     def run() -> None:
         start.wait()
         with suppress(Refused):
-            won.append(claim(path, alone=True))
+            won.append(asyncio.run(claim_soon(path, alone=True)))
 
     threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
@@ -215,11 +219,40 @@ def test_of_many_claimants_of_a_dead_socket_one_gets_the_name(folder: Path):
         winner.release()
 
 
-def test_a_lock_held_by_another_is_an_error_not_a_wait_for_ever(folder: Path):
+@contextmanager
+def held_lock(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(Refused, match="lock"):
-            claim(folder / "a.sock")
+        yield
     finally:
         os.close(descriptor)
+
+
+def test_a_lock_held_by_another_is_an_error_not_a_wait_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("opsml_eventbus.endpoints.tap.folder.LOCK_SECONDS", 0.1)
+    with held_lock(folder):
+        with pytest.raises(Locked, match="lock"):
+            claim(folder / "a.sock")
+        with pytest.raises(Locked, match="lock"):
+            asyncio.run(claim_soon(folder / "a.sock"))
+    assert os.listdir(folder) == []
+
+
+def test_a_socket_that_could_not_be_removed_is_replaced_by_the_next(folder: Path):
+    mine = claim(folder / "a.sock")
+    with held_lock(folder):
+        mine.release()
+    assert os.listdir(folder) == ["a.sock"]
+    claim(folder / "a.sock", alone=True).release()
+    assert os.listdir(folder) == []
+
+
+def test_a_symlink_of_another_user_s_is_no_way_in(folder: Path):
+    if os.geteuid():
+        pytest.skip("needs root, to give a symlink away")
+    (folder / "way").symlink_to(folder)
+    claim(folder / "way" / "a.sock").release()
+    os.chown(folder / "way", 12345, 12345, follow_symlinks=False)
+    with pytest.raises(Refused, match="uid 12345"):
+        claim(folder / "way" / "a.sock")

@@ -6,6 +6,7 @@ Every wait here has an end: a server that listens and does not answer is unreach
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,18 +43,15 @@ class Conversation:
         """
         name = str(path)
         check_length(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            reader, writer = await asyncio.open_unix_connection(name, limit=READ_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            raise Unreachable(name, "no bus there") from None
-        except ConnectionRefusedError:
-            raise Unreachable(name, "no bus there: whoever had this socket has gone") from None
-        except BlockingIOError:
-            raise Unreachable(name, "it listens, but takes no connection") from None
-        except PermissionError:
-            raise Refused(name, "the socket belongs to another user") from None
+            sock.setblocking(False)
+            # Not through asyncio: it takes a full backlog (EAGAIN) for a connection in progress, then for a success.
+            sock.connect(name)
         except OSError as error:
-            raise Unreachable(name, error.strerror or str(error)) from error
+            sock.close()
+            raise _no_connection(name, error) from None
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=READ_BYTES)
         conversation = cls(name, reader, writer, LineSplitter())
         try:
             writer.write(protocol.encode(request))
@@ -111,6 +109,20 @@ class Conversation:
     def abort(self) -> None:
         """Hang up."""
         self._writer.transport.abort()
+
+
+def _no_connection(name: str, error: OSError) -> EndError:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return Unreachable(name, "no bus there")
+        case ConnectionRefusedError():
+            return Unreachable(name, "no bus there: whoever had this socket has gone")
+        case BlockingIOError():
+            return Unreachable(name, "it listens, but takes no connection")
+        case PermissionError():
+            return Refused(name, "the socket belongs to another user")
+        case _:
+            return Unreachable(name, error.strerror or str(error))
 
 
 def rejection_code(error: Refused) -> str:

@@ -11,6 +11,7 @@ that a crash could leave locked. A reader never removes anything.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -20,7 +21,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SOCKET = re.compile(r"([A-Za-z0-9_-]+)(?:\.(\d+))?\.sock")
 MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sockaddr_un, its NUL left out
 BACKLOG = 128  # connections the kernel keeps while accepting pauses
-_LOCK_SECONDS = 2.0  # a claim takes a millisecond; who holds the lock longer is stuck or hostile
+LOCK_SECONDS = 2.0  # a claim takes a millisecond; who holds the lock longer is stuck or hostile
+_LOCK_PAUSE = 0.01
 
 
 def tap_folder(runtime_dir: str | None, tmp: str, uid: int) -> Path:
@@ -149,21 +151,35 @@ class Claim:
             return
         identity, self._identity = self._identity, None
         # Removed while it still listens: a claimant that looks in between finds a live one or none, never a dead one.
-        try:
-            with _locked(self.path.parent):
-                if _identity(self.path) == identity:
-                    self.path.unlink(missing_ok=True)
-        except (OSError, Refused, Unreachable):
-            pass  # the folder is gone or stuck: what stays behind is a dead socket, which the next start replaces
+        # While another holds the lock, or when the folder has gone, a dead socket stays: the next start replaces it.
+        with suppress(OSError, Refused, Unreachable), _locked(self.path.parent):
+            if _identity(self.path) == identity:
+                self.path.unlink(missing_ok=True)
         self.listener.close()
+
+
+class Locked(Refused):
+    """Another process is claiming a name in this folder."""
+
+
+async def claim_soon(path: Path, *, alone: bool = False) -> Claim:
+    """`claim`, waiting up to two seconds for another claimant. Raises as `claim`."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return claim(path, alone=alone)
+        except Locked:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_LOCK_PAUSE)
 
 
 def claim(path: Path, *, alone: bool = False) -> Claim:
     """Listen at `path`. Where somebody already does: beside it, as `<stem>.<pid>.sock`, or Refused when `alone`.
 
-    May wait up to two seconds for another claimant. Raises Refused: live and `alone`; something that is no socket
-    stands there; the folder belongs to somebody else or is open to others; the path is too long. Raises Unreachable:
-    there is no such folder.
+    Never waits. Raises Locked: another claims at this moment. Raises Refused: live and `alone`; something that is no
+    socket stands there; the folder belongs to somebody else or is open to others; the path is too long. Raises
+    Unreachable: there is no such folder.
     """
     check_length(path)
     _check_parent(path.parent)
@@ -209,9 +225,11 @@ def _listen(path: Path) -> socket.socket:
 def _check_parent(folder: Path) -> None:
     """An explicit path may stand in any folder that nobody but us (or root) can swap entries in."""
     try:
-        status = folder.stat()
+        link, status = folder.lstat(), folder.stat()
     except OSError as error:
         raise Unreachable(str(folder), _clause(error)) from error
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
+        raise Refused(str(folder), f"a symlink of another user's (uid {link.st_uid})")
     if not stat.S_ISDIR(status.st_mode):
         raise Refused(str(folder), "not a folder")
     if status.st_uid not in (os.geteuid(), 0):
@@ -228,15 +246,10 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise Unreachable(str(folder), _clause(error)) from error
     try:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Refused(str(folder), "another process holds the lock on this folder") from None
-                time.sleep(0.005)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(str(folder), "another process holds the lock on this folder") from None
         yield
     finally:
         os.close(descriptor)

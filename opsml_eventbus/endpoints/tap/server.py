@@ -4,13 +4,12 @@
         …
 
 A tap never slows the bus and never keeps it alive: a slow client gets Gaps, a hostile one gets a line that says why it
-is turned away, and one that is both costs at most `FLUSH_BYTES` and an event. Read-only unless it says otherwise.
+is turned away, and neither costs more than sessions.py says. Read-only unless it says otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import socket
@@ -24,15 +23,14 @@ from typing import Any, Self
 from ...bus import EventBus
 from . import protocol
 from .connection import Connection, is_welcome, turn_away
-from .folder import Claim, claim, ensure_folder
+from .folder import Claim, claim_soon, ensure_folder
 from .protocol import VERSION, Greeting, Rejection, Request, format_moment
 from .sessions import Confirm, Intake, Watch
 
-MAX_CLIENTS = 64  # each costs a descriptor and at most FLUSH_BYTES; the people who watch one program are fewer
+MAX_CLIENTS = 64  # each costs a descriptor and some hundred kB at most; the people who watch one program are fewer
 DESCRIBERS = 16  # connections beyond the clients: those that only ask who we are, and those that have not said yet
 ACCEPT_PAUSE = 0.5  # seconds without accepting when the process is out of descriptors
 CLOSE_SECONDS = 1.0  # for clients to take what is still in the ring when the tap closes
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = logging.getLogger("opsml_eventbus")
 
@@ -91,8 +89,7 @@ class Tap:
     async def __aenter__(self) -> Self:
         if not self.path.parent.exists():
             ensure_folder(self.path.parent)
-        # Another claimant may hold the folder's lock for a moment.
-        self._claim = await asyncio.to_thread(claim, self.path, alone=self._alone)
+        self._claim = await claim_soon(self.path, alone=self._alone)
         self.path = self._claim.path
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
@@ -137,8 +134,8 @@ class Tap:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
-            # Out of descriptors. The connection stays in the backlog and the listener readable: without a pause this
-            # would spin.
+            # Out of descriptors, mostly. The connection stays in the backlog and the listener readable: without a pause
+            # this would spin.
             _log.debug("tap %s: accepting pauses: %s", self.path, error.strerror)
             self._pause()
             self._pausing = self._loop.call_later(ACCEPT_PAUSE, self._resume)

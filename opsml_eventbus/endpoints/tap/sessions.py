@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -25,8 +25,9 @@ from . import protocol
 from .connection import Connection
 from .protocol import BEGINNING, Accepted, Acked, Greeting, Note, PublishedLines, Refused, Rejection, Request
 
-MAX_BATCH = 256  # events taken from the ring at once; with FLUSH_BYTES it bounds what one stalled client can hold
-FLUSH_BYTES = 256 << 10  # about what a socket's buffer takes
+MAX_BATCH = 256  # events taken from the ring at once: what a stalled client keeps alive beyond the ring
+FLUSH_BYTES = 256 << 10  # written at once, about what a socket's buffer takes: what is copied for a stalled client
+STINT = 64  # published lines until others get their turn: about 2 ms of decoding
 
 Confirm = Callable[[], Awaitable[None]]
 
@@ -38,14 +39,13 @@ class Watch:
         self._connection = connection
         self._request = request
         self._source = bus.source
-        self._outbox: deque[bytes] = deque()
+        self._pending: deque[Event | Gap] = deque()  # taken from the ring, not yet sent
         self._sent = 0  # events, those that could not be written included
         self._noted = 0
         self._last: str | None = None
         if request.bus not in (None, instance):
             # Replays keep ids, so another instance may well know this one; it says nothing of what was missed.
-            gap = Gap.new(None, request.after or None, "disconnect", source=bus.source)
-            self._outbox.append(encode_line(gap) + b"\n")
+            self._pending.append(Gap.new(None, request.after or None, "disconnect", source=bus.source))
             request = msgspec.structs.replace(request, after=None, last="all")
         # Asked first: what another thread publishes in between is then behind it and comes twice, rather than never.
         newest = _newest(bus) if request.after is None and request.last == 0 else None
@@ -87,45 +87,46 @@ class Watch:
 
     def tick(self) -> None:
         """Once a second: tell a client whose filter removes everything that we are still looking."""
-        if self._connection.idle and self._subscription.filtered:
+        # A note speaks of what was sent before it, so it waits until everything was.
+        if self._connection.idle and not self._pending and self._subscription.filtered:
             self._note()
 
     async def _stream(self) -> None:
         await self._flush()
         async for batch in self._subscription.item_batches(max_size=MAX_BATCH):
-            await self._write(batch)
+            self._pending.extend(batch)
+            await self._flush()
 
     async def _rest(self) -> None:
         """What is in the ring now, and no more."""
         subscription = self._subscription
+        await self._flush()
         left = subscription.unread
         end = left + subscription.received + subscription.filtered + subscription.missed
-        await self._flush()
         while left > 0:
-            await self._write(subscription.drain(MAX_BATCH))
-            left = end - subscription.received - subscription.filtered - subscription.missed
-
-    async def _write(self, batch: Sequence[Event | Gap]) -> None:
-        lines: list[bytes] = []
-        size = 0
-        for item in batch:
-            line = self._line(item)
-            lines.append(line)
-            size += len(line) + 1
-            if size >= FLUSH_BYTES:
-                self._outbox.append(b"\n".join((*lines, b"")))
-                lines, size = [], 0
-        if lines:
-            self._outbox.append(b"\n".join((*lines, b"")))
-        await self._flush()
+            self._pending.extend(subscription.drain(MAX_BATCH))
+            await self._flush()
+            await asyncio.sleep(0)  # a filter that wants nothing sends nothing, and is not to keep others waiting
+            left = min(end - subscription.received - subscription.filtered - subscription.missed, subscription.unread)
 
     async def _flush(self) -> None:
-        while self._outbox:
-            # Taken out before the wait: a wait that is cancelled has sent it already.
-            self._connection.send(self._outbox.popleft())
+        while self._pending:
+            # Handed over before the wait: one that is cancelled has lost nothing and sends nothing twice.
+            self._connection.send(self._piece())
             await self._connection.flush()
             # A flush that need not wait does not let others run, and a busy bus always has a next batch.
             await asyncio.sleep(0)
+
+    def _piece(self) -> bytes:
+        """Lines of what is pending, taken out of it: as many as make FLUSH_BYTES."""
+        lines: list[bytes] = []
+        size = 0
+        while self._pending and size < FLUSH_BYTES:
+            line = self._line(self._pending.popleft())
+            lines.append(line)
+            size += len(line) + 1
+        lines.append(b"")
+        return b"\n".join(lines)
 
     def _line(self, item: Event | Gap) -> bytes:
         try:
@@ -216,13 +217,15 @@ class Intake:
             await self._take(self._lines.feed(chunk))
             self._done = self._lines.count
             self._more.set()
-            # Neither a full buffer nor a bus with room makes this wait: let readers run before the ring is overwritten.
+            # Neither a full buffer nor a bus with room makes this wait: readers run before the ring is overwritten.
             await asyncio.sleep(0)
         await self._take(self._lines.end())
         self._done = self._lines.count
 
     async def _take(self, found: Iterable[Accepted | Refused]) -> None:
-        for one in found:
+        for turn, one in enumerate(found, 1):
+            if turn % STINT == 0:
+                await asyncio.sleep(0)
             try:
                 if isinstance(one, Refused):
                     self._connection.send(protocol.encode(one))
