@@ -383,7 +383,7 @@ async def tap_sink(folder: Path) -> AsyncIterator[tuple[Sink, Callable[[], list[
         open_sink(f"unix:{folder}/t.sock") as sink,
         kept,
     ):
-        yield sink, lambda: [encode_line(item) for item in kept.take(100_000)]
+        yield sink, lambda: [encode_line(item) for item in kept.drain(100_000)]
     bus.close()
 
 
@@ -391,7 +391,7 @@ async def tap_sink(folder: Path) -> AsyncIterator[tuple[Sink, Callable[[], list[
 async def bus_sink(folder: Path) -> AsyncIterator[tuple[Sink, Callable[[], list[bytes]]]]:
     bus = EventBus(4096)
     async with bus.subscribe(order="published") as kept:
-        yield BusSink(bus), lambda: [encode_line(item) for item in kept.take(100_000)]
+        yield BusSink(bus), lambda: [encode_line(item) for item in kept.drain(100_000)]
     bus.close()
 
 
