@@ -211,7 +211,8 @@ def _member(flag: str, texts: tuple[str, ...]) -> Term:
     fold = domain is not None
     notes = _check_domain(flag, texts, values, domain) if domain else ()
     accept = _verdict(values, lambda some: _accepts(some, fold=fold))
-    test = _member_test(name, _known(accept, domain), missing=all(value.negated for value in values))
+    quick = _Verdicts(accept, domain).__getitem__ if domain else accept
+    test = _member_test(name, quick, missing=all(value.negated for value in values))
 
     def implied() -> Implied:
         return () if _may_be_unwritten(name, accept) else _spelled(values, fold=fold)
@@ -219,17 +220,15 @@ def _member(flag: str, texts: tuple[str, ...]) -> Term:
     return Term(test, True, {flag: list(texts)}, _text(flag, texts), notes, implied)
 
 
-def _known(accept: _Accept, domain: Sequence[str] | None) -> _Accept:
-    """The same, with the verdict on each value of the domain found beforehand."""
-    if domain is None:
-        return accept
-    verdicts = {name: accept(name) for name in domain}
+class _Verdicts(dict[str, bool]):
+    """What is accepted, found beforehand for every value of a domain."""
 
-    def quick(text: str) -> bool:
-        verdict = verdicts.get(text)
-        return accept(text) if verdict is None else verdict
+    def __init__(self, accept: _Accept, domain: Sequence[str]) -> None:
+        super().__init__({name: accept(name) for name in domain})
+        self._accept = accept
 
-    return quick
+    def __missing__(self, text: str) -> bool:
+        return self._accept(text)
 
 
 def _check_domain(flag: str, texts: Sequence[str], values: Sequence[_Value], domain: Sequence[str]) -> tuple[str, ...]:
@@ -250,14 +249,10 @@ def _check_domain(flag: str, texts: Sequence[str], values: Sequence[_Value], dom
 
 
 def _member_test(name: str, accept: _Accept, *, missing: bool) -> Test:
-    getters: dict[type, Callable[[Any], Any]] = {}
+    getters = _Getters(name)
 
     def test(_event: Event, data: Any = None, /) -> bool:
-        cls = data.__class__
-        get = getters.get(cls)
-        if get is None:
-            get = getters[cls] = _getter(cls, name)
-        value = get(data)
+        value = getters[data.__class__](data)
         if value.__class__ is not str:
             value = _as_text(value)
             if value is None:
@@ -267,13 +262,23 @@ def _member_test(name: str, accept: _Accept, *, missing: bool) -> Test:
     return test
 
 
-def _getter(cls: type, name: str) -> Callable[[Any], Any]:
-    if issubclass(cls, dict):
-        return lambda data: data.get(name)
-    # Fields only: a property or a method of the same name is code, which could do anything.
-    if issubclass(cls, msgspec.Struct) and name in cls.__struct_fields__:
-        return attrgetter(name)
-    return lambda _: None
+class _Getters(dict[type, Callable[[Any], Any]]):
+    """How the member `name` is read from a payload of each class met so far."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def __missing__(self, cls: type) -> Callable[[Any], Any]:
+        name = self._name
+        getter: Callable[[Any], Any] = lambda _: None  # noqa: E731 - the third of three
+        if issubclass(cls, dict):
+            getter = lambda data: data.get(name)  # noqa: E731
+        # Fields only: a property or a method of the same name is code, which could do anything.
+        elif issubclass(cls, msgspec.Struct) and name in cls.__struct_fields__:
+            getter = attrgetter(name)
+        self[cls] = getter
+        return getter
 
 
 def _as_text(value: Any) -> str | None:
@@ -548,5 +553,5 @@ def payload_of(event: Event) -> Any:
     """The decoded payload, None where it does not decode."""
     try:
         return event.data
-    except InvalidEvent:
+    except (InvalidEvent, NameError, TypeError):  # the latter: annotations that do not resolve
         return None

@@ -532,6 +532,10 @@ def test_a_type_whose_annotations_do_not_resolve_only_costs_the_screen() -> None
 
     assert Filter.of(op="delete").screen() is None
     assert Filter.of(op="delete").matches(DELETE)
+    line = encode_line(DELETE).replace(b'"audit"', b'"test.filter.unresolved"')
+    event = decode_line(line)
+    assert isinstance(event, Event)
+    assert not Filter.of(status="denied").matches(event)
 
 
 def test_what_nothing_can_be_said_about_has_no_screen() -> None:
