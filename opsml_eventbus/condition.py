@@ -18,18 +18,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Protocol, cast
-
-import msgspec
+from typing import Any, Literal, NamedTuple, Protocol
 
 from .audit import DOMAINS, EMITTED_STATUSES
-from .codec import encode_data
-from .errors import InvalidEvent, InvalidFilter, Unencodable
-from .event import Event, Priority, payload_types
+from .errors import InvalidFilter
+from .event import Event, Priority
+from .implied import Implied, Needle, any_of, glob, inside, may_be_unwritten, nothing_implied, whole
+from .members import Getters, as_text, strings
 
 MAX_TEXT = 1024  # characters of one value: twice OpsML's longest member, and a bound on what a glob can cost
 
@@ -40,23 +37,6 @@ class Test(Protocol):
     """One compiled condition. `data` is the decoded payload, None where it does not decode or is not needed."""
 
     def __call__(self, event: Event, data: Any = None, /) -> bool: ...
-
-
-class Needle(NamedTuple):
-    """A piece of a canonical line. folded: lower case, to be looked for in the line's lower case."""
-
-    text: bytes
-    folded: bool = False
-
-
-# A conjunction: of each group, at least one needle stands in the line of every event that matches. A line may hide
-# one behind an escape (`\u0044`, `\/`): whoever looks must take such a line for a possible match.
-Implied = tuple[frozenset[Needle], ...]
-
-
-def nothing_implied() -> Implied:
-    """For a condition that no line can rule out."""
-    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +195,7 @@ def _member(flag: str, texts: tuple[str, ...]) -> Term:
     test = _member_test(name, quick, missing=all(value.negated for value in values))
 
     def implied() -> Implied:
-        return () if _may_be_unwritten(name, accept) else _spelled(values, fold=fold)
+        return () if may_be_unwritten(name, accept) else _spelled(values, fold=fold)
 
     return Term(test, True, {flag: list(texts)}, _text(flag, texts), notes, implied)
 
@@ -249,47 +229,17 @@ def _check_domain(flag: str, texts: Sequence[str], values: Sequence[_Value], dom
 
 
 def _member_test(name: str, accept: _Accept, *, missing: bool) -> Test:
-    getters = _Getters(name)
+    getters = Getters(name)
 
     def test(_event: Event, data: Any = None, /) -> bool:
         value = getters[data.__class__](data)
         if value.__class__ is not str:
-            value = _as_text(value)
+            value = as_text(value)
             if value is None:
                 return missing
         return accept(value)
 
     return test
-
-
-class _Getters(dict[type, Callable[[Any], Any]]):
-    """How the member `name` is read from a payload of each class met so far."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-
-    def __missing__(self, cls: type) -> Callable[[Any], Any]:
-        name = self._name
-        getter: Callable[[Any], Any] = lambda _: None  # noqa: E731 - the third of three
-        if issubclass(cls, dict):
-            getter = lambda data: data.get(name)  # noqa: E731
-        # Fields only: a property or a method of the same name is code, which could do anything.
-        elif issubclass(cls, msgspec.Struct) and name in cls.__struct_fields__:
-            getter = attrgetter(name)
-        self[cls] = getter
-        return getter
-
-
-def _as_text(value: Any) -> str | None:
-    """The text of a value that is not plainly a string, None where it has none: null, a float, a structure."""
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return str(value)
-    return str(value) if isinstance(value, int) and -(1 << 64) < value < 1 << 64 else None
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -327,9 +277,9 @@ def _address(flag: str, texts: tuple[str, ...]) -> Term:
     test = _member_test(name, accept, missing=all(value.negated for value in values))
 
     def implied() -> Implied:
-        if _may_be_unwritten(name, accept):
+        if may_be_unwritten(name, accept):
             return ()
-        return _any_of([_address_needles(value, networks[value]) for value in values if not value.negated])
+        return any_of([_address_needles(value, networks[value]) for value in values if not value.negated])
 
     return Term(test, True, {flag: list(texts)}, _text(flag, texts), (), implied)
 
@@ -355,7 +305,7 @@ def _network(flag: str, value: _Value, text: str) -> IPv4Network | IPv6Network |
 
 def _address_needles(value: _Value, network: IPv4Network | IPv6Network | None) -> frozenset[Needle]:
     if network is None:
-        return _needles(value, fold=False)
+        return whole(value.body)
     octets = network.prefixlen // 8
     if isinstance(network, IPv6Network) or octets == 0:
         return frozenset()  # IPv6 has too many spellings
@@ -407,7 +357,7 @@ def _grep(flag: str, texts: tuple[str, ...]) -> Term:
     border = "\ud800" if any("\0" in needle for needle in positive + negative) else "\0"
 
     def test(_event: Event, data: Any = None, /) -> bool:
-        text = border.join(_strings(data)).casefold()
+        text = border.join(strings(data)).casefold()
         for needle in negative:
             if needle in text:
                 return False
@@ -419,104 +369,24 @@ def _grep(flag: str, texts: tuple[str, ...]) -> Term:
         return False
 
     def implied() -> Implied:
-        if not positive or _may_be_unwritten(None, lambda text: any(n in text.casefold() for n in positive)):
+        if not positive or may_be_unwritten(None, lambda text: any(n in text.casefold() for n in positive)):
             return ()
-        return (frozenset(Needle(_json(needle).lower(), folded=True) for needle in positive),)
+        return any_of([inside(needle) for needle in positive])
 
     return Term(test, True, {flag: list(texts)}, _text(flag, texts), (), implied)
 
 
-def _strings(data: Any) -> list[str]:
-    """Every string value inside a payload, keys excepted."""
-    found: list[str] = []
-    todo: list[Any] = [data]
-    entered: set[int] = set()  # a value made in this process may contain itself
-    for value in todo:  # grows on the way
-        if value.__class__ is str:
-            found.append(value)
-        elif value is None:
-            pass
-        elif isinstance(value, Enum):
-            todo.append(value.value)
-        elif isinstance(value, str):
-            found.append(str(value))
-        elif id(value) not in entered:
-            entered.add(id(value))
-            if isinstance(value, msgspec.Struct):
-                todo.extend(msgspec.structs.astuple(value))
-            elif isinstance(value, dict):
-                todo.extend(value.values())
-            elif isinstance(value, list | tuple | set | frozenset):
-                todo.extend(value)
-    return found
-
-
-# ── what a line must hold ────────────────────────────────────────────────────────────────────────────────────────
-
-_SCALARS: tuple[Any, ...] = (str, str | None, int, int | None, bool, bool | None, float, float | None)
-_STRUCTURES: tuple[Any, ...] = (Any, dict, dict[str, Any], dict[str, str], list, list[Any], list[str])
-
-
-def _may_be_unwritten(name: str | None, accept: _Accept) -> bool:
-    """Might a registered payload hold an accepted text that its line does not spell: a default, or a converted value?
-
-    name: the member; None for any of them.
-    """
-    for cls in payload_types().values():
-        if hasattr(cls, "__post_init__"):
-            return True
-        try:
-            fields = msgspec.structs.fields(cast("type[msgspec.Struct]", cls))
-        except (NameError, TypeError):  # annotations that do not resolve: nothing is known about such a type
-            return True
-        for field in fields:
-            if name is not None and field.name != name:
-                continue
-            if field.type not in _SCALARS and (name is not None or field.type not in _STRUCTURES):
-                return True
-            if field.default_factory is not msgspec.NODEFAULT and field.default_factory not in (list, dict):
-                return True
-            if any(accept(text) for text in _default_texts(field.default)):
-                return True
-    return False
-
-
-def _default_texts(default: Any) -> list[str]:
-    text = _as_text(default)
-    return [text] if text is not None else _strings(default)
-
-
 def _spelled(values: Sequence[_Value], *, fold: bool) -> Implied:
-    return _any_of([_needles(value, fold=fold) for value in values if not value.negated])
-
-
-def _any_of(alternatives: Sequence[frozenset[Needle]]) -> Implied:
-    """One group out of alternatives, of which each has its needles; nothing when one of them could be anywhere."""
-    return (frozenset().union(*alternatives),) if alternatives and all(alternatives) else ()
-
-
-def _needles(value: _Value, *, fold: bool) -> frozenset[Needle]:
-    folded = fold and not value.literal
-    body = value.body.lower() if folded else value.body
-    if not value.glob:
-        if re.fullmatch(r"-?[0-9]+|true|false", body):
-            return frozenset()  # may stand for a number, which has no quotes and may have other spellings
-        needle = b'"%b"' % _json(body)
-    else:
-        # A class in brackets could end anywhere: only what stands before the first is looked for.
-        runs = re.split(r"[*?]", body.split("[")[0])
-        needle = max(map(_json, runs), key=len)
-    if folded:
-        needle = needle.lower()
-    return frozenset({Needle(needle, folded)} if needle else ())
-
-
-def _json(text: str) -> bytes:
-    """The inside of a JSON string, as our own lines spell it."""
-    try:
-        return encode_data("", text)[1:-1]
-    except Unencodable as error:
-        raise InvalidFilter(str(error), text=text) from error
+    """What a line holds whose member is one of the positive values."""
+    return any_of(
+        [
+            glob(value.body.lower() if fold else value.body, folded=fold)
+            if value.glob
+            else whole(value.body, folded=fold and not value.literal)
+            for value in values
+            if not value.negated
+        ]
+    )
 
 
 # ── the table of flags ───────────────────────────────────────────────────────────────────────────────────────────
@@ -547,11 +417,3 @@ FLAGS: dict[str, Callable[[str, tuple[str, ...]], Term]] = {
     "priority": _priority,
     "grep": _grep,
 }
-
-
-def payload_of(event: Event) -> Any:
-    """The decoded payload, None where it does not decode."""
-    try:
-        return event.data
-    except (InvalidEvent, NameError, TypeError):  # the latter: annotations that do not resolve
-        return None

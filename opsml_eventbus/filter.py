@@ -17,13 +17,14 @@ other programs, so reading it is strict and limited: an unknown member, or one w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .condition import FLAGS, Form, Implied, Needle, Term, Test, condition, nothing_implied, payload_of
+from .condition import FLAGS, Form, Term, Test, condition
 from .errors import InvalidFilter
-from .event import GAP_TYPE, EncodedData, Event, Priority
+from .event import EncodedData, Event, Priority
+from .implied import Implied, Needle, nothing_implied, screen, selectivity
+from .members import payload_of
 
 MAX_DEPTH = 32  # filters inside one another; bounds the recursion of a match
 MAX_VALUES = 256  # texts in one JSON form; a person types a handful, and each costs every event a comparison
@@ -160,7 +161,7 @@ class Filter:
         (A line that is malformed may be False too: it matches nothing.)
         """
         implied = self._term.implied()
-        return _screen(implied) if implied else None
+        return screen(implied) if implied else None
 
     @property
     def implied(self) -> Implied:
@@ -223,7 +224,7 @@ def _any(terms: Iterable[Term]) -> Term:
 
     def implied() -> Implied:
         # One group of each part, joined, is implied by the whole; the one whose shortest needle is longest says most.
-        best = [max(part.implied(), key=_selectivity, default=frozenset[Needle]()) for part in parts]
+        best = [max(part.implied(), key=selectivity, default=frozenset[Needle]()) for part in parts]
         return (frozenset[Needle]().union(*best),) if all(best) else ()
 
     forms = [part.form for part in parts]
@@ -355,42 +356,3 @@ def _kind(value: object) -> str:
         return "an array of other things" if value else "an empty array"
     kinds = {dict: "an object", str: "a text", bool: "a truth value", type(None): "null"}
     return kinds.get(type(value), "a number")
-
-
-# ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_GAP = GAP_TYPE.encode()
-# Only \u and \/ can spell a character otherwise than we do; the other escapes have no second form.
-_ELSEWISE = re.compile(rb"\\[u/]").search
-
-
-def _selectivity(group: frozenset[Needle]) -> int:
-    return min(len(needle.text) for needle in group)
-
-
-def _screen(implied: Implied) -> Callable[[bytes], bool]:
-    groups = []
-    # Needles as they are spelled are looked for first: folding a line's case costs as much as reading it twice.
-    for group in sorted(implied, key=lambda group: (any(needle.folded for needle in group), -_selectivity(group))):
-        exact = tuple(needle.text for needle in group if not needle.folded)
-        folded = tuple(needle.text for needle in group if needle.folded)
-        groups.append((exact, folded))
-
-    def possible(line: bytes) -> bool:
-        lower = b""
-        for exact, folded in groups:
-            for needle in exact:
-                if needle in line:
-                    break
-            else:
-                if folded:
-                    if not lower:
-                        if not line.isascii():
-                            return True  # beyond ASCII, folding case is more than bytes can tell
-                        lower = line.lower()
-                    if any(needle in lower for needle in folded):
-                        continue
-                return _GAP in line or _ELSEWISE(line) is not None
-        return True
-
-    return possible

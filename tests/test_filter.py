@@ -6,6 +6,7 @@ import json
 from enum import Enum
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -267,6 +268,12 @@ _values = st.one_of(
     st.sampled_from([*_WORDS, "Kelvin", "DELETE", "\u212a", "::ffff:10.1.2.3", "10.9.9.9", "abc", "Success"]),
     st.text(max_size=4),
 )
+_names_to_flags = {
+    "username": "user",
+    "route": "route",
+    "resource_id": "id",
+}
+_names = st.sampled_from(sorted(_names_to_flags))
 _members = st.dictionaries(
     st.sampled_from(["username", "operation", "route", "resource_id", "client_ip", "metadata"]), _values
 )
@@ -472,6 +479,98 @@ def test_a_screen_is_never_wrong_in_saying_no(wanted: Filter, event: Event, draw
     assert isinstance(read, Event)
     if wanted.matches(read):
         assert screen(spelled)
+
+
+@given(st.data(), st.dictionaries(_names, _values | st.text('aK/*[\n"é', max_size=5), min_size=1))
+def test_a_line_that_matches_passes_however_it_is_spelled(draw: st.DataObject, members: dict[str, str]) -> None:
+    """The filter is made from the event, so that it matches; then the line is spelled in any way JSON allows."""
+    kind = draw.draw(st.sampled_from(["audit", "other"]))
+    event = Event.new(kind, AuditEvent(**members) if kind == "audit" else members)
+    wanted = EVERYTHING
+    for name, value in members.items():
+        start, end = sorted((draw.draw(st.integers(0, len(value))), draw.draw(st.integers(0, len(value)))))
+        piece = value[start:end]
+        texts = {
+            "whole": "=" + value,
+            "head": value[:end] + "*",
+            "tail": "*" + value[start:],
+            "class": value[:start] + "[!\x7f]" + value[start + 1 :],
+            "grep": "=" + draw.draw(st.sampled_from([piece, piece.upper(), piece.lower()])),
+        }
+        how = draw.draw(st.sampled_from(sorted(texts)))
+        flag = "grep" if how == "grep" else _names_to_flags[name]
+        text = texts[how]
+        clause = Filter.of(**{flag: [text, *draw.draw(st.sampled_from([[], ["=nobody"]]))]})
+        if text != "=" and clause.matches(event):
+            wanted &= clause
+    line = encode_line(event)
+    rate = draw.draw(st.sampled_from([0.0, 0.02, 1.0]))
+    random = draw.draw(st.randoms(use_true_random=False))
+    spelled = _foreign(json.loads(line), lambda: random.randrange(2) if random.random() < rate else 9).encode()
+    read = decode_line(spelled)
+    assert isinstance(read, Event)
+    assert wanted.matches(read)
+    screen = wanted.screen()
+    assert screen is None or screen(spelled)
+    assert screen is None or screen(line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "data"),
+    [
+        ({"user": "404"}, b'{"username":404}'),
+        ({"user": "true"}, b'{"username":true}'),
+        ({"user": "-1"}, b'{"username":-1}'),
+        ({"user": "mira"}, b'{"username":"m\\u0069ra"}'),
+        ({"route": "/opsml/*"}, b'{"route":"\\/opsml\\/api"}'),
+        ({"route": "/x[/]*"}, b'{"route":"/x/y"}'),
+        ({"route": "[/]xyz[abc]"}, b'{"route":"/xyza"}'),
+        ({"op": "check"}, b'{"operation":"CHEC\xe2\x84\xaa"}'),
+        ({"op": "del*"}, b'{"operation":"DELETE"}'),
+        ({"grep": "k"}, b'{"metadata":"\xe2\x84\xaa"}'),
+        ({"grep": "STRASSE"}, b'{"metadata":"stra\xc3\x9fe"}'),
+        ({"grep": "NeedLe"}, b'{"metadata":"nEEDLe"}'),
+        ({"ip": "10.0.0.1"}, b'{"client_ip":"::ffff:10.0.0.1"}'),
+        ({"ip": "10.0.0.1"}, b'{"client_ip":"::FFFF:a00:1"}'),
+        ({"ip": "10.0.0.0/9"}, b'{"client_ip":"10.127.0.1"}'),
+        ({"ip": "10.1.2.3/12"}, b'{"client_ip":"10.15.9.9"}'),
+        ({"ip": "2001:db8::/32"}, b'{"client_ip":"2001:0DB8:0::1"}'),
+        ({"ip": ["10.0.0.1", "2001:db8::1"]}, b'{"client_ip":"2001:db8:0:0::1"}'),
+        ({"user": ["mira", "4*"]}, b'{"username":"42"}'),
+        ({"user": ["mira", "*"]}, b'{"username":"zoe"}'),
+    ],
+)
+def test_the_traps_of_a_screen(flags: dict[str, Any], data: bytes) -> None:
+    head = b'{"specversion":"1.0","id":"1","source":"x","type":"thing","time":"2026-11-23T21:48:59Z","data":'
+    line = head + data + b"}"
+    event = decode_line(line)
+    assert isinstance(event, Event)
+    wanted = Filter.of(**flags)
+    assert wanted.matches(event)
+    screen = wanted.screen()
+    assert screen is None or screen(line)
+
+
+def test_a_payload_that_changes_itself_on_the_way_in_has_no_screen() -> None:
+    @event_type("test.filter.changing")
+    class Changing(Payload):
+        username: str
+
+        def __post_init__(self) -> None:
+            msgspec.structs.force_setattr(self, "username", self.username.title())
+
+    line = encode_line(Event.new("test.filter.changing", Changing("mira")))
+    event = decode_line(line.replace(b"Mira", b"mira"))
+    assert isinstance(event, Event)
+    assert Filter.of(user="Mira").matches(event)
+    assert Filter.of(user="Mira").screen() is None
+
+
+def test_a_grep_does_not_reach_from_one_value_into_the_next() -> None:
+    event = Event.new("thing", {"a": "left", "b": "right", "c": "x\0"})
+    for text in ("leftright", "left\0right", "rightleft", "right\0left", "right\0x", "left\0"):
+        assert not Filter.of(grep=text).matches(event)
+    assert Filter.of(grep="x\0").matches(event)
 
 
 def test_a_screen_spares_what_cannot_match() -> None:
