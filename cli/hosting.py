@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from .terminal import Notes
 
+JOIN_SECONDS = 0.7  # who follows a name looks for new buses of it twice a second
 CAPACITY = 4096  # events: some seconds of a busy server, about 4 MB
 
 
@@ -44,12 +46,13 @@ async def hosted_bus(
     append: bool = False,
     alone: bool = False,
     report: Report | None = None,
+    patient: bool = False,
 ) -> AsyncIterator[EventBus]:
     """A bus that others can publish to and tail.
 
     record: also write it to this file, lossless: a publisher is told `acked` only when its events are on disk, and a
         recorder that fails ends the bus. append: go on behind that file's last event.
-    alone: refuse where a live bus is already served there.
+    alone: refuse where a live bus is already served there. patient: give those who watch this name the time to join.
     """
     from opsml_eventbus.bus import EventBus
     from opsml_eventbus.endpoints.memory import Recording
@@ -67,5 +70,7 @@ async def hosted_bus(
             confirm = recording.confirm
         tap = await stack.enter_async_context(serve_tap(bus, path, allow_publish=True, confirm=confirm, alone=alone))
         notes.say(f"a bus is served on {tap.path}" + (f", recorded to {record}" if record else ""))
+        if patient:
+            await asyncio.sleep(JOIN_SECONDS)
         yield bus
         bus.close()

@@ -123,7 +123,7 @@ async def destination(to: str | None, output: Output, notes: Notes) -> AsyncIter
         async with open_sink(to, **places.context()) as sink:
             yield sink
     else:
-        async with hosted_bus(places.endpoint(), notes) as bus:
+        async with hosted_bus(places.endpoint(), notes, patient=True) as bus:
             yield Tee(BusSink(bus), output.sink())
 
 
