@@ -119,7 +119,7 @@ def _did_you_mean(flag: str, word: str, domain: Sequence[str], text: str) -> Inv
     close = [name for name in by_folded if len(folded) > 1 and name.startswith(folded)]
     close += [name for name in get_close_matches(folded, by_folded, n=3) if name not in close]
     return InvalidFilter(
-        f"{flag}: {word!r} is none of {', '.join(domain)} (={word} takes it as it is)",
+        f"{flag}: {word!r} is none of {', '.join(domain)}",
         text=text,
         suggestions=[by_folded[name] for name in close[:3]],
     )
@@ -294,7 +294,7 @@ def _network(flag: str, value: _Value, text: str) -> IPv4Network | IPv6Network |
         stars = value.body.endswith("*") and len(octets) < 4 and all(o.isdecimal() and o.isascii() for o in octets)
         cidr = f"{'.'.join((*octets, '0', '0', '0')[:4])}/{8 * len(octets)}"
         raise InvalidFilter(
-            f"{flag}: {value.body!r} is no address and no network such as 10.0.0.0/8 (={value.body} takes it as it is)",
+            f"{flag}: {value.body!r} is no address and no network such as 10.0.0.0/8",
             text=text,
             suggestions=[cidr] if stars else [],
         ) from None
@@ -325,12 +325,7 @@ def _priority(flag: str, texts: tuple[str, ...]) -> Term:
     for value, text in zip(values, texts, strict=True):
         least = _PRIORITIES.get(value.body.lower())
         if least is None:
-            error = _did_you_mean(flag, value.body, list(_PRIORITIES), text)
-            raise InvalidFilter(
-                f"{flag}: {value.body!r} is none of {', '.join(_PRIORITIES)}",
-                text=text,
-                suggestions=error.suggestions,
-            )
+            raise _did_you_mean(flag, value.body, list(_PRIORITIES), text)
         meant = {least} if value.literal else {priority for priority in Priority if priority >= least}
         (negative if value.negated else positive).update(meant)
     if all(value.negated for value in values):

@@ -94,16 +94,20 @@ class Filter:
         )
 
     @staticmethod
-    def predicate(function: Callable[[Event], bool], text: str = "a function") -> Filter:
+    def predicate(
+        function: Callable[[Event], bool], text: str = "a function", *, envelope_only: bool = False
+    ) -> Filter:
         """Any function of an event. It stays in this program: such a filter has no JSON form.
 
+        envelope_only: it does not look at the payload, and may be asked before what does. Otherwise a function is
+        asked in its place: `Filter.of(status="denied") & Filter.predicate(f)` calls f for denied events only.
         What the function raises reaches whoever matches.
         """
 
         def test(event: Event, _data: Any = None, /) -> bool:
             return bool(function(event))
 
-        return Filter(Term(test, False, None, text))
+        return Filter(Term(test, not envelope_only, None, text))
 
     def __call__(self, event: Event) -> bool:
         """As `matches`."""

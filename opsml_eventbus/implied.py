@@ -42,7 +42,7 @@ def any_of(alternatives: Sequence[frozenset[Needle]]) -> Implied:
 
 
 def selectivity(group: frozenset[Needle]) -> int:
-    return min(len(needle.text) for needle in group)
+    return min((len(needle.text) for needle in group), default=0)
 
 
 # ── needles (folded: the text given is in lower case already) ────────────────────────────────────────────────────

@@ -248,7 +248,8 @@ _leaves = st.one_of(
         lambda t: Filter.of(op=t), st.lists(st.sampled_from(["delete", "^read", "d*", "=delete", "^=Read"]), min_size=1)
     ),
     st.builds(
-        lambda t: Filter.of(priority=t), st.lists(st.sampled_from(["low", "high", "^critical", "=low"]), min_size=1)
+        lambda t: Filter.of(priority=t),
+        st.lists(st.sampled_from(["low", "high", "^high", "^critical", "=low"]), min_size=1),
     ),
     st.builds(
         lambda t: Filter.of(ip=t), st.lists(st.sampled_from(["10.1.2.3", "10.0.0.0/8", "^::1", "=K"]), min_size=1)
@@ -342,6 +343,29 @@ def test_a_function_composes_and_cannot_be_sent() -> None:
         wanted.to_json()
     assert wanted == wanted
     assert wanted != Filter.of(op="delete") & curl
+
+
+def test_a_function_is_asked_in_its_place() -> None:
+    def explains(event: Event) -> bool:
+        return "gesperrt" in event.data.error_message
+
+    wanted = Filter.of(status="denied") & Filter.predicate(explains) & Filter.of(type="audit")
+    assert wanted.matches(DELETE)
+    assert not wanted.matches(audit(status="Success", error_message=None))
+    assert (~Filter.of(status="denied") | Filter.predicate(explains)).matches(audit(error_message=None))
+    with pytest.raises(TypeError):
+        Filter.predicate(explains).matches(audit(error_message=None))
+
+
+def test_a_function_of_the_envelope_spares_the_decoding() -> None:
+    line = encode_line(DELETE)
+    event = decode_line(line)
+    assert isinstance(event, Event)
+    calls: list[Event] = []
+    early = Filter.predicate(lambda each: calls.append(each) or False, "early", envelope_only=True)  # type: ignore[func-returns-value]
+    assert not (Filter.of(op="delete") & early).matches(event)
+    assert calls == [event]
+    assert not hasattr(event.content, "_value")  # never decoded
 
 
 def test_a_filter_reads_as_it_was_written() -> None:
@@ -593,6 +617,14 @@ def test_a_screen_spares_what_cannot_match() -> None:
     either = (Filter.of(op="delete") | Filter.of(user="zoe")).screen()
     assert either is not None
     assert not either(line)
+
+
+def test_a_filter_that_nothing_passes_spares_every_line() -> None:
+    wanted = Filter.of(priority=["high", "^high"])
+    assert not wanted.matches(DELETE)
+    screen = wanted.screen()
+    assert screen is not None
+    assert not screen(encode_line(DELETE))
 
 
 def test_a_screen_lets_every_gap_pass() -> None:
