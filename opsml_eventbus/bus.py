@@ -9,7 +9,7 @@
 - **Full.** Each priority has a ring of `capacity` events. A reader that falls further behind misses the oldest, and its
   stream says so (`drop_oldest`), or it ends (`disconnect`), or nobody may publish before it has read (`block`): `send`
   waits then, and `publish` raises WouldBlock and delivers to nobody, because a broadcast is one act.
-  Memory is bounded by the capacity (and a quarter), never by how slow a reader is.
+  Memory is bounded by the capacity (and half of it), never by how slow a reader is.
 - **Closed.** Readers get what is still in the ring, then their iteration ends. Publishing raises BusClosed.
 - **Cancelled.** A cancelled reader has lost nothing. A cancelled `send` has published its event once or not at all.
 - **Threads.** Publish, subscribe and close from any thread, read in any number of event loops; hub.py says why no

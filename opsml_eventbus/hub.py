@@ -1,11 +1,15 @@
 """What the publishing and the reading halves of one bus share: the ring, its lock, who waits, and who may not miss.
 
-**Why no wake-up is lost.** A publisher appends, then looks at the bell. A reader arms the bell, then looks at the lane
-once more, and only then sleeps. Whichever of the two appends-and-arms came first, the other one sees it: either the
-publisher finds the bell armed, or the reader finds the event. The same holds for a reader that lingers (its bell rings
-later), for an append that comes after `close` (it finds the bell armed and the limit behind it) and for one that finds
-a lossless reader full. This needs `list.append` and reading an attribute to be atomic and seen in order by every
-thread: the GIL. On a free-threaded build `EventBus` refuses to be made.
+**Why no wake-up is lost.** A publisher appends, then takes a step of the bell. A reader arms the bell, then looks at
+the lane once more, and only then sleeps. Either the append came first: then the reader finds the event. Or arming came
+first: then the publisher's step finds the bell armed. There is no third. The same holds for a reader that lingers (its
+bell rings later) and for an append that comes too late for `close` (it is rung, and takes itself back). This needs
+`list.append`, a step of an iterator and reading an attribute to be atomic, and seen in order by every thread: the GIL.
+On a free-threaded build that runs without it, `EventBus` refuses to be made.
+
+**Why the last place is given once.** The bell before a full lossless reader has as many steps as there are places.
+When two threads race for the last place, one of them finds no step left; if its own event is beyond the limit it takes
+it back, and if the other's is, that one stays, unread, until the reader moves: one too many, nobody's loss.
 
 **Why the lock is re-entrant.** A finaliser may run inside any allocation, and may publish or drop a subscription. What
 is done under the lock is in order before anything is let go.
@@ -20,7 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from threading import RLock
 from time import time_ns
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 from weakref import ref
 
@@ -99,31 +103,43 @@ class Hub:
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _publisher(self) -> Callable[..., Event]:
-        # A plain function over local names: measured, a bound method with a default costs a third more, and this is
-        # the one place where that is felt.
-        ring, items, admitted, slowly = self.ring, self.ring.main.items, self.admitted, self._publish_slowly
-        ready, normal, rung = Event, _NORMAL, self._rung
+        # A plain function over few names, because this is the one place where it is felt: a bound method with a default
+        # costs a third more, and so does asking for an object's class.
+        ring, items, admitted, rung, otherwise = (
+            self.ring,
+            self.ring.main.items,
+            self.admitted,
+            self._rung,
+            self._stamped,
+        )
 
-        def publish(what: Event | Payload, priority: Priority | None = None) -> Event:
-            if what.__class__ is ready and what.priority is normal and what.type in admitted and priority is None:
-                items.append(what)
-                if len(items) > ring.bell:
-                    rung(what)
-                return what
-            return slowly(what, priority)
+        def publish(what: Any, priority: Priority | None = None) -> Event:
+            try:
+                ready = what.__eventbus_lane__ is _NORMAL and what.type in admitted
+            except AttributeError:
+                ready = False
+            if not ready:
+                return otherwise(what, priority)
+            items.append(what)
+            for _ in ring.bell:
+                return what  # type: ignore[no-any-return]  # only an Event has that lane
+            return rung(what)
 
         return publish
 
-    def _publish_slowly(self, what: Event | Payload, priority: Priority | None) -> Event:
-        event = self.stamp(what, priority)
-        if event.priority is _NORMAL:
-            items = self.ring.main.items
-            items.append(event)
-            if len(items) > self.ring.bell:
-                self._rung(event)
+    def _stamped(self, what: Any, priority: Priority | None) -> Event:
+        """Publish what is not a ready event of the main lane and of a known type."""
+        if priority is None and (name := getattr(what.__class__, "__event_type__", "")):
+            now = time_ns()  # as `stamp`, which takes longer over it
+            event = Event(new_id(now), self.source, name, now, what)
         else:
-            self._publish_aside(event)
-        return event
+            event = self.stamp(what, priority)
+        if event.priority is not _NORMAL:
+            return self._publish_aside(event)
+        self.ring.main.items.append(event)
+        for _ in self.ring.bell:
+            return event
+        return self._rung(event)
 
     def stamp(self, what: object, priority: Priority | None = None) -> Event:
         """An event that may be published, from a payload or as it is.
@@ -142,8 +158,8 @@ class Hub:
         if not isinstance(what, Event):
             hint = "; a Gap is passed on by pass_gap" if isinstance(what, Gap) else ""
             raise TypeError(f"a bus takes a Payload or an Event, not {type(what).__qualname__}{hint}")
-        if priority is not None and priority != what.priority:
-            raise TypeError("a ready Event has its priority already; event.replace(priority=…) makes another")
+        if what.priority.__class__ is not Priority:
+            what = what.replace(priority=Priority(what.priority))
         if what.type not in self.admitted:
             check_type(what.type, what.content)
             if len(self.admitted) >= _MAX_ADMITTED:
@@ -153,11 +169,15 @@ class Hub:
 
     def publish_many(self, whats: Iterable[Event | Payload], priority: Priority | None) -> list[Event]:
         """All or, where a lossless reader has no place for all, none."""
-        events = [self.stamp(what, priority) for what in whats]
+        stamp, admitted = self.stamp, self.admitted
+        events = [
+            what if what.__class__ is Event and what.type in admitted else stamp(what, priority) for what in whats
+        ]
         ring, main = self.ring, self.ring.main
         with self.lock:
             if self.closed:
                 raise BusClosed
+            ring.arm()
             if self.lossless:
                 self._measure()
                 self._admit()
@@ -166,7 +186,7 @@ class Hub:
                     self._set_bell()
                     raise WouldBlock
             old: list[Event | Gap] = []
-            if all(event.priority is _NORMAL for event in events):
+            if not [1 for event in events if event.priority is not _NORMAL]:
                 main.items.extend(events)
             else:
                 self._split()
@@ -175,7 +195,7 @@ class Hub:
                         main.items.append(event)
                     else:
                         old += ring.put_aside(event, SIDE[event.priority])
-            if main.head > ring.limit and ring.take_all_back(events):
+            if ring.overfull and ring.take_all_back(events):
                 self._set_bell()
                 raise WouldBlock  # publishers on other threads took some of the places meanwhile
             old += ring.cut()
@@ -183,7 +203,7 @@ class Hub:
         del old
         return events
 
-    def _publish_aside(self, event: Event) -> None:
+    def _publish_aside(self, event: Event) -> Event:
         with self.lock:
             if self.closed:
                 raise BusClosed
@@ -193,6 +213,7 @@ class Hub:
             old = self.ring.put_aside(event, SIDE[event.priority])
             self._wake()
         del old
+        return event
 
     def pass_gap(self, gap: Gap) -> None:
         """Put a Gap from upstream into every stream, in its place. It takes no event's place."""
@@ -204,15 +225,15 @@ class Hub:
             self._wake()
         del old
 
-    def _rung(self, event: Event) -> None:
-        """The bell rang for an append to the main lane."""
+    def _rung(self, event: Event) -> Event:
+        """The bell rang for an append to the main lane. Returns the event, or raises because it has no place."""
         ring = self.ring
         with self.lock:
-            if ring.main.head > ring.limit:
+            if ring.overfull:
                 if not self.closed:
                     self._measure()
                     self._admit()
-                if ring.main.head > ring.limit and ring.take_back(event):
+                if ring.overfull and ring.take_back(event):
                     self._set_bell()
                     if self.closed:
                         raise BusClosed
@@ -220,6 +241,7 @@ class Hub:
             old = ring.cut()
             self._wake()
         del old
+        return event
 
     # ── lossless readers and the senders that wait for them ──────────────────────────────────────────────────────
 
@@ -263,9 +285,13 @@ class Hub:
     def make_room(self) -> None:
         """Lock held: a lossless reader has moved on or left; let in who waits."""
         if not self.closed:
+            hidden = self.ring.overfull
             self._measure()
             self._admit()
-            self._set_bell()
+            if hidden:
+                self._wake()  # what stood beyond the limit is published now
+            else:
+                self._set_bell()
 
     def _measure(self) -> None:
         """Lock held: find the limit that the slowest lossless reader sets."""
@@ -301,7 +327,7 @@ class Hub:
         event, ring = ticket.event, self.ring
         if event.priority is _NORMAL:
             ring.main.items.append(event)
-            if ring.main.head > ring.limit and ring.take_back(event):
+            if ring.overfull and ring.take_back(event):
                 return False
             ring.cut()
         else:
@@ -333,10 +359,10 @@ class Hub:
     def park(self, loop: AbstractEventLoop, reader: Reader, target: int | None = None) -> None:
         """Lock held: rouse this reader at the next event, or once the main lane has reached `target`."""
         self.parked.setdefault(loop, {})[reader] = None
-        if target is None:
+        if target is None or len(self.parked) > 1 or len(self.parked[loop]) > 1:
             self.ring.arm()
         else:
-            self.ring.bell = min(self.ring.bell, target - 1 - self.ring.main.base)
+            self.ring.set_bell(target)
 
     def unpark(self, loop: AbstractEventLoop, reader: Reader) -> None:
         """Lock held: it waits no longer."""
@@ -348,7 +374,11 @@ class Hub:
 
     def _wake(self) -> None:
         """Lock held: rouse whoever is parked, each loop with one call, however many they are."""
-        parked, self.parked = self.parked, {}
+        parked = self.parked
+        if not parked:
+            self._set_bell()
+            return
+        self.parked = {}
         self._set_bell()
         here = _get_running_loop()
         for loop, readers in parked.items():
@@ -383,7 +413,7 @@ class Hub:
             # In this order: an append that is too late for the limit must find the bell armed.
             self.closed = True
             self.ring.arm()
-            self.ring.limit = self.ring.end
+            self.ring.limit = self.ring.main.head
             senders, self.senders = self.senders, {}
             for queue in senders.values():
                 for ticket in queue:

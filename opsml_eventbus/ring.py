@@ -5,11 +5,14 @@ cannot push out another. A lane is a list that is only ever appended to and cut 
 its place in that list since the beginning of the bus. A Cursor is one position per lane.
 
 NORMAL is the main lane. It is appended to without a lock, from any thread: *the append is the publication*. What must
-happen now and then (waking readers, cutting the front, refusing an event that has no place) hangs on one comparison
-after the append, `len(items) > bell`. Everything else here is called with the hub's lock held.
+happen now and then (waking readers, cutting the front, refusing an event that has no place) waits for the bell, an
+iterator with as many steps as appends may still pass unnoticed. Every append is followed by one step; whoever finds
+no step left has been rung. Stepping costs half of what comparing the list's length does, and arming the bell, so that
+it rings at the very next append, is putting an empty iterator in its place.
+Everything else here is called with the hub's lock held.
 
 - `limit`: the position up to which events are published. A lossless reader and the end of the bus set it. An append
-  beyond it has not happened for any reader; whoever made it finds `len > bell`, takes it back and says so.
+  beyond it has not happened for any reader; whoever made it is rung, takes it back and says so.
 - The other lanes come into being when they are first used; until then a bus pays nothing for them. They are appended
   to under the lock, each event with a stamp: where the main lane ended then, and a running number. Stamps put all
   lanes back into the order of publication; the main lane needs none.
@@ -19,7 +22,8 @@ after the append, `len(items) > bell`. Everything else here is called with the h
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Literal
 
 from .event import Event, Gap, Priority
@@ -31,8 +35,8 @@ NEVER = sys.maxsize
 CRITICAL, HIGH, LOW, GAPS = range(4)  # the side lanes, the urgent ones first
 SIDE = {Priority.CRITICAL: CRITICAL, Priority.HIGH: HIGH, Priority.LOW: LOW}
 PRIORITIES = {index: priority for priority, index in SIDE.items()}
-ARMED = -1  # a bell that rings at the next append
 LAST: Stamp = (NEVER, 0)
+_RUNG: Iterator[None] = iter(())
 
 
 class Lane:
@@ -63,33 +67,45 @@ class Lane:
 
 
 class Ring:
-    """Lanes of `capacity` events each (exactly, as readers see it; the lists are cut a quarter late)."""
+    """Lanes of `capacity` events each (exactly, as readers see it; the lists are cut half a capacity late)."""
 
     __slots__ = ("bell", "capacity", "limit", "main", "side_published", "sides", "slack", "source")
 
     def __init__(self, capacity: int, source: str) -> None:
         self.capacity = capacity
         self.source = source  # of the Gaps made here
-        self.slack = max(64, capacity // 4)  # cutting moves `capacity` pointers: so many appends share its price
+        self.slack = max(64, capacity // 2)  # cutting moves `capacity` pointers: so many appends share its price
         self.main = Lane()
         self.sides: list[Lane] = []
         self.side_published = 0  # events and Gaps ever put into side lanes: says whether one is new
         self.limit = NEVER
-        self.bell = 0
+        self.bell = _RUNG
         self.set_bell()
 
     @property
     def end(self) -> int:
         """The position after the last published event of the main lane."""
-        return min(self.main.head, self.limit)
+        main = self.main
+        head = main.base + len(main.items)
+        return min(self.limit, head)
 
-    def set_bell(self) -> None:
-        """Ring when the list must be cut or the limit is passed."""
-        self.bell = min(self.capacity + self.slack, self.limit - self.main.base)
+    @property
+    def overfull(self) -> bool:
+        """Does an append stand beyond the limit?"""
+        return self.main.head > self.limit
 
     def arm(self) -> None:
         """Ring at the next append."""
-        self.bell = ARMED
+        self.bell = _RUNG
+
+    def set_bell(self, target: int = NEVER) -> None:
+        """Ring when the list must be cut, when the limit is passed, or when the main lane has reached `target`."""
+        # Armed while the steps are counted: an append in between rings once too often, never once too seldom.
+        self.bell = _RUNG
+        main = self.main
+        quiet = min(self.capacity + self.slack, self.limit - main.base, target - 1 - main.base) - len(main.items)
+        if quiet > 0:
+            self.bell = repeat(None, quiet)
 
     def cut(self) -> list[Event | Gap]:
         """Bring the main lane back to its capacity once it is over its slack; what was cut is handed back."""
@@ -146,15 +162,18 @@ class Cursor:
     """Where one reader stands in every lane, and what it has not seen.
 
     passed: events it has gone past, taken or missed. missed: those that were gone before it came.
+    lossless: the ring waits for it. (A publisher that was overtaken may have put one event too many; it is kept.)
     """
 
-    __slots__ = ("at", "high_water", "last", "missed", "order", "passed", "ring", "side")
+    __slots__ = ("at", "high_water", "last", "missed", "order", "passed", "patience", "ring", "side", "sides_seen")
 
-    def __init__(self, ring: Ring, order: Order) -> None:
+    def __init__(self, ring: Ring, order: Order, *, lossless: bool = False) -> None:
         self.ring = ring
         self.order = order
+        self.patience = NEVER if lossless else ring.capacity  # events it may be behind
         self.at = ring.end
         self.side = [lane.head for lane in ring.sides]
+        self.sides_seen = ring.side_published  # as it was when something was last taken
         self.passed = 0
         self.missed = 0
         self.high_water = 0
@@ -181,10 +200,10 @@ class Cursor:
 
     def lagging(self) -> bool:
         """Has an event been lost that `take` has not yet reported?"""
-        capacity = self.ring.capacity
+        patience = self.patience
         self._see_sides()
-        return self.ring.end - self.at > capacity or any(
-            lane.head - self.side[index] > capacity for index, lane in enumerate(self.ring.sides[:GAPS])
+        return self.ring.end - self.at > patience or any(
+            lane.head - self.side[index] > patience for index, lane in enumerate(self.ring.sides[:GAPS])
         )
 
     def oldest(self) -> Event | None:
@@ -209,10 +228,12 @@ class Cursor:
 
     def take(self, size: int) -> list[Event] | Gap | None:
         """The next events, at most `size`; or the Gap that stands before them; or None when there is nothing."""
-        end = self.ring.end  # once: the main lane may grow meanwhile
-        if not self.ring.sides:
+        ring = self.ring
+        end = ring.end  # once: the main lane may grow meanwhile
+        if not ring.sides:
             return self._take_main(end, end, size)
         self._see_sides()
+        self.sides_seen = ring.side_published
         if self.order == "published":
             return self._take_in_order(end, size)
         stop = min(end, self._stamp(GAPS)[0])
@@ -225,6 +246,7 @@ class Cursor:
         """The next events of more than this priority, as `take`."""
         end = self.ring.end
         self._see_sides()
+        self.sides_seen = self.ring.side_published
         found: list[Event] | Gap | None = None
         if self.ring.sides and priority < Priority.CRITICAL:
             found = self._take_side(CRITICAL, size)
@@ -235,20 +257,23 @@ class Cursor:
         return found
 
     def _take_main(self, end: int, stop: int, size: int) -> list[Event] | Gap | None:
-        ring, at = self.ring, self.at
+        at = self.at
         behind = end - at
-        if behind > ring.capacity:
-            lost = behind - ring.capacity
+        if behind > self.patience:
+            lost = behind - self.patience
             self.at += lost
             return self._lose(lost)
         if behind > self.high_water:
             self.high_water = behind
-        count = min(size, stop - at)
+        count = stop - at
         if count <= 0:
             return None
-        first = at - ring.main.base
-        events: list[Event] = ring.main.items[first : first + count]  # type: ignore[assignment]  # no Gap among them
-        self.at += count
+        if count > size:
+            count = size
+        main = self.ring.main
+        first = at - main.base
+        events: list[Event] = main.items[first : first + count]  # type: ignore[assignment]  # no Gap among them
+        self.at = at + count
         self.passed += count
         self.last = events[-1]
         return events
@@ -256,8 +281,8 @@ class Cursor:
     def _take_side(self, index: int, size: int) -> list[Event] | Gap | None:
         lane, at = self.ring.sides[index], self.side[index]
         behind = lane.head - at
-        if behind > self.ring.capacity:
-            lost = behind - self.ring.capacity
+        if behind > self.patience:
+            lost = behind - self.patience
             self.side[index] += lost
             return self._lose(lost)
         if behind > self.high_water:
@@ -285,7 +310,7 @@ class Cursor:
 
     def _take_in_order(self, end: int, size: int) -> list[Event] | Gap | None:
         for index, lane in enumerate(self.ring.sides[:GAPS]):
-            lost = lane.head - self.side[index] - self.ring.capacity
+            lost = lane.head - self.side[index] - self.patience
             if lost > 0:
                 self.side[index] += lost
                 return self._lose(lost)

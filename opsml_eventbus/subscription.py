@@ -61,7 +61,7 @@ class Subscription(Generic[T]):
     __slots__ = (
         "__anext__",
         "__weakref__",
-        "_alarm",
+        "_careful",
         "_cursor",
         "_error",
         "_filtered",
@@ -72,7 +72,6 @@ class Subscription(Generic[T]):
         "_lossless",
         "_need",
         "_overflow",
-        "_sides_seen",
         "_slice",
         "_waiter",
         "_where",
@@ -102,10 +101,9 @@ class Subscription(Generic[T]):
         with hub.lock:
             if hub.closed:
                 raise BusClosed
-            # Not empty: look twice before handing out the rest of a slice (another lane may come first; it was closed).
-            self._alarm: list[None] = [None] if self._lossless or hub.ring.sides else []
-            self._sides_seen = hub.ring.side_published
-            self._cursor = Cursor(hub.ring, order)
+            self._cursor = Cursor(hub.ring, order, lossless=self._lossless)
+            # Ask before each event whether something more urgent has come meanwhile.
+            self._careful = bool(hub.ring.sides) and order == "priority"
             self._find_beginning(last, after)
             hub.join(id(self), ref(self), self._cursor, lossless=self._lossless)
             self._live = True  # takes from the ring
@@ -140,13 +138,11 @@ class Subscription(Generic[T]):
     @property
     def missed(self) -> int:
         """Events lost before the filter could see them; once it has ended, also those it had not read."""
-        return self._cursor.missed + (length_hint(self._slice) if self._left else 0)
+        return self._cursor.missed
 
     @property
     def unread(self) -> int:
         """Events published and neither received, filtered nor counted as missed. 0 once it has ended."""
-        if self._left:
-            return 0
         with self._hub.lock:
             return length_hint(self._slice) + (self._cursor.unread() if self._live else 0)
 
@@ -207,7 +203,7 @@ class Subscription(Generic[T]):
 
     def _renew(self) -> None:
         """Give it another generator."""
-        events = _events(ref(self), self._alarm)
+        events = _events(ref(self))
         self.__anext__ = events.__anext__  # type: ignore[method-assign]
         # Started here, without the loop's hooks: they would keep it in a list and finish it in a task of its own when
         # it is dropped. It has nothing to finish.
@@ -222,28 +218,39 @@ class Subscription(Generic[T]):
 
     def _look(self, size: int) -> list[Event] | Gap | None:
         """Take what comes next, filtered: events, a Gap, or None: nothing for this reader now."""
-        hub, cursor, left = self._hub, self._cursor, max(_LOOK, size)
-        while left > 0 and self._live:
+        hub, cursor, left = self._hub, self._cursor, _LOOK
+        while True:
             with hub.lock:
-                if self._overflow == "disconnect" and cursor.lagging():
-                    cursor.abandon()
-                    self._fail(Lagged(cursor.missed))
+                if length_hint(self._slice):  # `alert`, on another thread, took it out of the reader's hands
+                    return list(islice(self._slice, size))
+                if not self._live or (self._overflow == "disconnect" and self._cut_off()):
                     return None
-                self._sides_seen = hub.ring.side_published
                 found = cursor.take(size)
-                if self._lossless and hub.senders:
+                if self._lossless and (hub.senders or hub.ring.overfull):
                     hub.make_room()
-            if found is None:
-                if hub.closed and not cursor.ready():
-                    self._finish()
-                return None
+                if found is None:
+                    if hub.closed:
+                        self._finish()
+                    return None
             if isinstance(found, Gap):
                 logger.debug("a subscription missed %s events", found.missed)
                 return found
-            left -= len(found)
-            if self._where is None or (found := self._sift(found, self._where)):
+            if self._where is None:
                 return found
-        return None
+            left -= len(found)
+            found = self._sift(found, self._where)
+            if found:
+                return found
+            if left <= 0:
+                return None
+
+    def _cut_off(self) -> bool:
+        cursor = self._cursor
+        if not cursor.lagging():
+            return False
+        cursor.abandon()
+        self._fail(Lagged(cursor.missed))
+        return True
 
     def _fill(self) -> bool:
         """Have a slice or a Gap at hand. False: nothing for this reader now."""
@@ -277,21 +284,18 @@ class Subscription(Generic[T]):
         return kept
 
     def _one(self) -> Event | None:
-        """The next event of the slice, looking twice: see `_alarm`."""
-        if self._left:
-            return None
-        if self._sides_seen != self._hub.ring.side_published and self._cursor.order == "priority":
+        """The next event of the slice, or one that goes before it."""
+        if self._careful and self._cursor.sides_seen != self._hub.ring.side_published:
             self._let_pass()
         return next(self._slice, None)
 
     def _let_pass(self) -> None:
         """Something came into the side lanes. What is more urgent than the rest of the slice goes before it."""
-        hub = self._hub
-        self._sides_seen = hub.ring.side_published
+        cursor = self._cursor
         rest = list(self._slice)
         while rest and self._live and len(rest) < SLICE:
-            with hub.lock:
-                found = self._cursor.take_above(rest[0].priority, SLICE - len(rest))
+            with self._hub.lock:
+                found = cursor.take_above(rest[0].priority, SLICE - len(rest))
             if found is None:
                 break
             if isinstance(found, Gap):
@@ -302,9 +306,7 @@ class Subscription(Generic[T]):
 
     def _drain(self, size: int, gaps: bool) -> list[Event | Gap]:
         """Everything there is for this reader, at most `size`."""
-        if self._left:
-            return []
-        if self._sides_seen != self._hub.ring.side_published and self._cursor.order == "priority":
+        if self._careful and self._cursor.sides_seen != self._hub.ring.side_published:
             self._let_pass()
         batch: list[Event | Gap] = [self._gap] if gaps and self._gap is not None else []
         self._gap = None
@@ -321,7 +323,7 @@ class Subscription(Generic[T]):
 
     async def _batch(self, size: int, wait: float, gaps: bool) -> list[Event | Gap]:
         while True:
-            if wait > 0 and not self._left:
+            if wait > 0:
                 await self._linger(size, wait)
             batch = self._drain(size, gaps)
             if batch:
@@ -425,8 +427,11 @@ class Subscription(Generic[T]):
         waiter.set_result(None)
 
     def alert(self) -> None:
-        """The hub's: there is more than one lane from now on."""
-        self._alarm.append(None)
+        """The hub's: there is more than one lane from now on. Lock held."""
+        if self._cursor.order == "priority":
+            self._careful = True
+            # Emptied in one step, so that the reader, if it is inside its loop over this very iterator, comes out.
+            self._slice = iter(list(self._slice))
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -445,7 +450,7 @@ class Subscription(Generic[T]):
                 return
             self._left = True
             self._gap = None
-            self._alarm.append(None)
+            self._cursor.missed += len(list(self._slice))  # emptied: what was in the reader's hands too
             if self._live:
                 self._cursor.abandon()
                 self._finish()
@@ -481,7 +486,7 @@ class Subscription(Generic[T]):
             self._hub.leave(id(self), self._cursor.missed)
 
 
-async def _events(weak: ref[Subscription[Any]], alarm: list[None]) -> AsyncGenerator[Event]:
+async def _events(weak: ref[Subscription[Any]]) -> AsyncGenerator[Event]:
     """What `__anext__` runs. It holds the subscription only while it works, so that a dropped one is gone at once."""
     yield None  # type: ignore[misc]  # up to here it was run by _renew
     if weak() is None:
@@ -489,7 +494,7 @@ async def _events(weak: ref[Subscription[Any]], alarm: list[None]) -> AsyncGener
     waiter: Future[None] | None = None
     try:
         while (self := weak()) is not None:
-            if alarm:
+            if self._careful:
                 event = self._one()
                 if event is not None:
                     del self
@@ -500,10 +505,8 @@ async def _events(weak: ref[Subscription[Any]], alarm: list[None]) -> AsyncGener
                 del self
                 for event in rest:
                     yield event
-                    if alarm:
-                        break
-                if alarm or (self := weak()) is None:
-                    continue
+                if (self := weak()) is None:
+                    return
             if self._fill():
                 self._gap = None
                 continue
