@@ -229,11 +229,29 @@ class Cursor:
     def take(self, size: int) -> list[Event] | Gap | None:
         """The next events, at most `size`; or the Gap that stands before them; or None when there is nothing."""
         ring = self.ring
-        end = ring.end  # once: the main lane may grow meanwhile
-        if not ring.sides:
+        main, at = ring.main, self.at
+        end = main.base + len(main.items)  # once: the main lane may grow meanwhile
+        if end > ring.limit:
+            end = ring.limit
+        if ring.sides:
+            return self._take_mixed(end, size)
+        behind = end - at
+        if not 0 < behind <= self.patience:
             return self._take_main(end, end, size)
+        # What _take_main would do, without the call: a reader comes by here for every slice.
+        if behind > self.high_water:
+            self.high_water = behind
+        count = size if size < behind else behind
+        first = at - main.base
+        events: list[Event] = main.items[first : first + count]  # type: ignore[assignment]  # no Gap among them
+        self.at = at + count
+        self.passed += count
+        self.last = events[-1]
+        return events
+
+    def _take_mixed(self, end: int, size: int) -> list[Event] | Gap | None:
         self._see_sides()
-        self.sides_seen = ring.side_published
+        self.sides_seen = self.ring.side_published
         if self.order == "published":
             return self._take_in_order(end, size)
         stop = min(end, self._stamp(GAPS)[0])

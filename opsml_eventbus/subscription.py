@@ -72,6 +72,7 @@ class Subscription(Generic[T]):
         "_lossless",
         "_need",
         "_overflow",
+        "_plain",
         "_slice",
         "_waiter",
         "_where",
@@ -107,6 +108,8 @@ class Subscription(Generic[T]):
             self._find_beginning(last, after)
             hub.join(id(self), ref(self), self._cursor, lossless=self._lossless)
             self._live = True  # takes from the ring
+            # Takes from the one lane, and no question is asked: the reader that has to be fast.
+            self._plain = where is None and overflow == "drop_oldest" and not self._careful
         self._renew()
         logger.debug("a subscription began: overflow %s, order %s", overflow, order)
 
@@ -254,6 +257,16 @@ class Subscription(Generic[T]):
 
     def _fill(self) -> bool:
         """Have a slice or a Gap at hand. False: nothing for this reader now."""
+        if self._plain:
+            with self._hub.lock:
+                # As `_look` below, without what a plain reader has no need of.
+                events = self._cursor.take(SLICE) if self._plain else None
+            if events.__class__ is list:
+                self._slice = iter(events)
+                return True
+            if events is not None:
+                self._gap = events  # type: ignore[assignment]
+                return True
         # A place is freed for a sender when its event is handed over, so a lossless reader reads nothing ahead.
         found = self._look(1 if self._lossless else SLICE)
         if isinstance(found, Gap):
@@ -430,6 +443,7 @@ class Subscription(Generic[T]):
         """The hub's: there is more than one lane from now on. Lock held."""
         if self._cursor.order == "priority":
             self._careful = True
+            self._plain = False
             # Emptied in one step, so that the reader, if it is inside its loop over this very iterator, comes out.
             self._slice = iter(list(self._slice))
 
@@ -467,7 +481,7 @@ class Subscription(Generic[T]):
     def _finish(self) -> None:
         """Take nothing more from the ring."""
         if self._live:
-            self._live = False
+            self._live = self._plain = False
             self._hub.leave(id(self), self._cursor.missed)
             logger.debug("a subscription ended: %d received, %d missed", self.received, self.missed)
 
