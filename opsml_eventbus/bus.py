@@ -23,14 +23,17 @@ import asyncio
 import sys
 from collections.abc import Iterable
 from time import time_ns
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
-from .event import DEFAULT_SOURCE, Event, Gap, Payload, Priority
+from .event import DEFAULT_SOURCE, DataT, Event, Gap, Payload, Priority
 from .hub import Hub
 from .ring import Order
 from .selection import Where, predicate
 from .statistics import BusStatistics
 from .subscription import Overflow, Subscription
+
+PayloadT = TypeVar("PayloadT", bound=Payload)
+OtherT = TypeVar("OtherT", bound=Payload)
 
 OVERFLOWS: tuple[str, ...] = get_args(Overflow)
 ORDERS: tuple[str, ...] = get_args(Order)
@@ -83,11 +86,15 @@ class EventBus:
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    @overload
+    def publish(self, what: PayloadT, priority: Priority | None = None) -> Event[PayloadT]: ...
+    @overload
+    def publish(self, what: Event[DataT], priority: Priority | None = None) -> Event[DataT]: ...
     def publish(self, what: Event | Payload, priority: Priority | None = None) -> Event:
         """Give every subscriber this event; never waits for one. From any thread. Nobody listening is no error.
 
         what: a payload, which is stamped with an id, the time and this bus's source; or a ready Event, kept as it is.
-        priority: of a payload, NORMAL by default. Returns the event.
+        priority: of a payload, NORMAL by default; a ready Event has its own. Returns the event.
 
         Raises BusClosed. Raises WouldBlock: a lossless subscriber is full; nobody got the event.
         Raises TypeRefused: a type of ours (`eventbus.…`), or a payload class that is not registered.
@@ -132,6 +139,46 @@ class EventBus:
 
     # ── subscribing ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    @overload
+    def subscribe(
+        self,
+        where: type[PayloadT],
+        *,
+        overflow: Overflow = "drop_oldest",
+        order: Order = "priority",
+        last: int | Literal["all"] | None = None,
+        after: str | None = None,
+    ) -> Subscription[PayloadT]: ...
+    @overload
+    def subscribe(
+        self,
+        where: tuple[type[PayloadT], type[OtherT]],
+        *,
+        overflow: Overflow = "drop_oldest",
+        order: Order = "priority",
+        last: int | Literal["all"] | None = None,
+        after: str | None = None,
+    ) -> Subscription[PayloadT | OtherT]: ...
+    @overload
+    def subscribe(
+        self,
+        where: tuple[type[PayloadT], ...],
+        *,
+        overflow: Overflow = "drop_oldest",
+        order: Order = "priority",
+        last: int | Literal["all"] | None = None,
+        after: str | None = None,
+    ) -> Subscription[PayloadT]: ...
+    @overload
+    def subscribe(
+        self,
+        where: Where = None,
+        *,
+        overflow: Overflow = "drop_oldest",
+        order: Order = "priority",
+        last: int | Literal["all"] | None = None,
+        after: str | None = None,
+    ) -> Subscription[Any]: ...
     def subscribe(
         self,
         where: Where = None,

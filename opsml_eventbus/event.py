@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, dataclass_transform
 
 import msgspec
 
@@ -37,6 +37,14 @@ class Priority(IntEnum):
     HIGH = 2
     CRITICAL = 3
 
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # mypy brings it; nothing is imported at run time
+
+    # What `event.data` is: a plain `Event` is an Event of anything.
+    DataT = TypeVarWithDefault("DataT", default=Any, covariant=True)
+else:
+    DataT = TypeVar("DataT")
 
 if TYPE_CHECKING:
     # msgspec lets a subclass inherit `frozen`; type checkers learn that only from a transform of our own.
@@ -120,7 +128,7 @@ class EncodedData:
         raise NotImplementedError
 
 
-class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Event(msgspec.Struct, Generic[DataT], frozen=True, eq=False, gc=False):
     """One thing that happened. Frozen; make one with `Event.new`, or let the bus stamp a payload.
 
     id: non-empty text of at most 256 bytes, the event's identity through recording, replay and NATS.
@@ -168,15 +176,17 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False):
         def __eventbus_lane__(self) -> Priority: ...
 
     @property
-    def data(self) -> Any:
+    def data(self) -> DataT:
         """The payload, decoded and validated when first asked for.
 
         Raises InvalidEvent: the bytes it came from do not fit the type registered for `type`.
         """
-        content = self.content
-        return content.decode(self.type) if isinstance(content, EncodedData) else content
+        content: DataT | EncodedData = self.content
+        if isinstance(content, EncodedData):
+            content = cast("DataT", content.decode(self.type))
+        return content
 
-    def replace(self, **changes: Any) -> Event:
+    def replace(self, **changes: Any) -> Self:
         """The same event with some members changed; the bytes of its payload are kept."""
         return msgspec.structs.replace(self, **{"line": None, **changes})
 

@@ -29,21 +29,21 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 from weakref import ref
 
 from .errors import BusClosed, Lagged
-from .event import Event, Gap
+from .event import DataT, Event, Gap
 from .hub import Hub, call_in, logger, resolve
 from .ring import Cursor, Order
 from .selection import Predicate
 from .statistics import SubscriptionStatistics
 
 Overflow = Literal["drop_oldest", "block", "disconnect"]
-T = TypeVar("T")
+StepT = TypeVar("StepT")
 
 SLICE = 64  # events read ahead at most: what a reader may hold beyond the ring, and enough to share a lock's price
 _LOOK = 1024  # events a filter looks at before the loop's other tasks have their turn
 MAX_BATCH = 1024
 
 
-class Subscription(Generic[T]):
+class Subscription(Generic[DataT]):
     """Made by `bus.subscribe`. `async for` gives events; `items()` and `item_batches()` give Gaps too.
 
     received: events handed to the reader. filtered: events its filter removed. missed: events lost before the filter
@@ -52,7 +52,7 @@ class Subscription(Generic[T]):
 
     if TYPE_CHECKING:
 
-        async def __anext__(self) -> Event:
+        async def __anext__(self) -> Event[DataT]:
             """The next event; waits for one. Raises StopAsyncIteration at the end."""
             raise NotImplementedError
 
@@ -179,11 +179,11 @@ class Subscription(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    def items(self) -> AsyncIterator[Event | Gap]:
+    def items(self) -> AsyncIterator[Event[DataT] | Gap]:
         """Events, and Gaps where some are missing."""
         return _Stream(self._item)
 
-    def batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event]]:
+    def batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event[DataT]]]:
         """What is there, at most `max_size` events at a time; waits only when nothing is.
 
         max_wait: seconds to linger for more once there is something, until `max_size` (or the ring's capacity) is
@@ -191,11 +191,11 @@ class Subscription(Generic[T]):
         """
         return self._batches(max_size, max_wait, gaps=False)  # without Gaps
 
-    def item_batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event | Gap]]:
+    def item_batches(self, max_size: int = MAX_BATCH, max_wait: float = 0) -> AsyncIterator[list[Event[DataT] | Gap]]:
         """As `batches`, with the Gaps among the events."""
         return self._batches(max_size, max_wait, gaps=True)
 
-    def drain(self, max_size: int = MAX_BATCH) -> list[Event | Gap]:
+    def drain(self, max_size: int = MAX_BATCH) -> list[Event[DataT] | Gap]:
         """What is there now, at most `max_size`; never waits. Empty with `unread` left: there is more to filter."""
         return self._drain(max_size, gaps=True)
 
@@ -545,16 +545,16 @@ async def _events(weak: ref[Subscription[Any]]) -> AsyncGenerator[Event]:
         raise
 
 
-class _Stream(Generic[T]):
+class _Stream(Generic[StepT]):
     """An iterator over what `step` gives. It has no state of its own: the subscription holds the place."""
 
-    def __init__(self, step: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, step: Callable[[], Awaitable[StepT]]) -> None:
         self._step = step
 
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Awaitable[T]:
+    def __anext__(self) -> Awaitable[StepT]:
         return self._step()
 
 
