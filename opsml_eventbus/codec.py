@@ -367,13 +367,9 @@ def _decode_data(type: str, raw: bytes) -> Any:  # noqa: A002
 
 
 def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
-    if _UNSET in (envelope.specversion, envelope.id, envelope.source, envelope.type, envelope.time):
-        missing = next(name for name in _REQUIRED if getattr(envelope, name) is _UNSET)
-        raise InvalidEvent("missing", missing)
-    # Every member is there: what follows is typed.
-    id, source, type, text = cast(  # noqa: A001 - the members' names on the wire
-        "tuple[str, str, str, str]", (envelope.id, envelope.source, envelope.type, envelope.time)
-    )
+    id, source, type, text = envelope.id, envelope.source, envelope.type, envelope.time  # noqa: A001
+    if id is _UNSET or source is _UNSET or type is _UNSET or text is _UNSET or envelope.specversion is _UNSET:
+        raise InvalidEvent("missing", next(name for name in _REQUIRED if getattr(envelope, name) is _UNSET))
     if envelope.specversion != "1.0":
         raise InvalidEvent(f"CloudEvents {envelope.specversion!r}; this is 1.0", "specversion")
     if not id or len(id) > MAX_ID_BYTES or (not id.isascii() and len(id.encode()) > MAX_ID_BYTES):
@@ -440,6 +436,8 @@ def _extensions(line: bytes) -> bytes:
 
 def _complete(envelope: _Envelope, line: bytes, source: str) -> bytes:
     """Fill in what a publisher may leave out; the line that says the same."""
+    if _UNSET not in msgspec.structs.astuple(envelope)[:5]:
+        return line
     missing = {
         "specversion": "1.0",
         "id": new_id,

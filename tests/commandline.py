@@ -21,7 +21,7 @@ from typing import Any
 import pyte
 
 EVENTBUS = [sys.executable, "-m", "opsml_eventbus_cli"]
-PATIENCE = 20.0  # seconds for what takes a fraction of one; the machines are shared
+PATIENCE = 45.0  # seconds for what takes a fraction of one; the machines are shared
 
 
 class CommandLine:
