@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from opsml_eventbus import AuditEvent, Event, Payload, Priority, SpaceNameEvent
 from opsml_eventbus import event as registry
 from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.condition import FLAGS
 from opsml_eventbus.errors import InvalidFilter
 from opsml_eventbus.event import Gap, event_type
 from opsml_eventbus.filter import EVERYTHING, MAX_DEPTH, MAX_VALUES, Filter
@@ -390,6 +393,19 @@ def test_the_json_form_is_one_object() -> None:
     assert EVERYTHING.to_json() == {}
     twice = Filter.of(user="a*") & Filter.of(user="*b")
     assert twice.to_json() == {"all": [{"user": ["a*"]}, {"user": ["*b"]}]}
+
+
+def test_what_the_page_about_filters_shows_is_a_filter() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "filters.md").read_text()
+    shown = re.findall(r"```json\n(.*?)\n```", page, re.DOTALL)
+    assert len(shown) == 3
+    for text in shown:
+        wanted = Filter.from_json(json.loads(text))
+        assert Filter.from_json(wanted.to_json()) == wanted
+    assert f"At most {MAX_VALUES} texts" in page
+    assert f"{MAX_DEPTH} inside one another" in page
+    for flag in FLAGS:
+        assert f"`--{flag}`" in page
 
 
 def _nested(depth: int) -> dict[str, Any]:
