@@ -1,0 +1,1 @@
+"""What is measured, as ratios within one run: absolute figures of a shared machine mean little."""
