@@ -1,8 +1,8 @@
 """`python -m benchmarks [--tiny] [NAME…]`: run every benchmark, or those named.
 
 --tiny: a run of a few seconds, so that a benchmark cannot rot; its figures mean nothing.
-A benchmark is a module here with `main(tiny: bool) -> None`, which prints its table and raises when what it measured was
-not also right.
+A benchmark is a module here with `main(tiny: bool) -> None`, which prints its table, and raises when what it measured
+was not also right.
 """
 
 from __future__ import annotations

@@ -78,13 +78,14 @@ class Screen(Sink):
 
 
 class Painter:
-    """Events and Gaps as lines of styled text. Remembers only the day it last wrote."""
+    """Events and Gaps as lines of styled text. Remembers only the day and the replay it last wrote."""
 
     def __init__(self) -> None:
         self._day = ""
+        self._replay: str | None = None
 
     def paint(self, record: Record) -> list[Text]:
-        """The line of a record, after a line with the date when the day has changed."""
+        """The line of a record, after lines with the date and the replay where they have changed."""
         item = record.item
         moment = _moment(item.time)
         day, clock = moment[:10], moment[11:]
@@ -92,6 +93,10 @@ class Painter:
         if day != self._day:
             self._day = day
             lines.append(Text(f"── {day} UTC ──", style="dim"))
+        replay = item.replay if isinstance(item, Event) else None
+        if replay is not None and replay != self._replay:
+            self._replay = replay
+            lines.append(Text(f"── ↻ {_value(replay)} ──", style="cyan"))
         lines.append(gap_line(item, clock) if isinstance(item, Gap) else event_line(item, clock))
         return lines
 
@@ -102,8 +107,7 @@ def event_line(event: Event, clock: str) -> Text:
     line.append(clock, "dim")
     mark, style = PRIORITY_MARKS.get(event.priority, (" ", ""))
     line.append(f" {mark} ", style)
-    if event.replay is not None:
-        line.append(f"↻{_value(event.replay)} ", "cyan")
+    line.append("↻ " if event.replay is not None else "", "cyan")
     try:
         data = event.data
     except InvalidEvent as error:
@@ -135,10 +139,10 @@ def counted(number: int, noun: str) -> str:
 def _audit(line: Text, data: AuditEvent) -> None:
     line.append(f"{_value(data.status):<7} ", STATUS_STYLES.get(data.status, "yellow"))
     line.append(f"{_value(data.operation):<7}", "bold")
-    _field(line, f"{_value(data.registry_type or data.resource_type):<10}", "cyan")
+    _field(line, f"{_value(data.registry_type or data.resource_type):<12}", "cyan")
     _field(line, data.route)
     if data.error_message is not None:
-        _field(line, data.error_message, "red")
+        _field(line, f"— {data.error_message}", "red")
     _field(line, f"~{data.username}", "yellow")
     _field(line, f"~{data.client_ip}", "dim yellow")
     if data.resource_id not in data.route:

@@ -82,12 +82,13 @@ def test_hostile_text_in_every_place_is_one_harmless_line(text: str, width: int)
     output = drawn([audit, other, gap], width)
     assert_harmless(output)
     lines = _OURS.sub(lambda match: "\n" if match[0] == "\n" else "", output).splitlines()
-    assert len(lines) == 4  # the date, and one each
+    assert len(lines) == 5  # the date, the replay, and one each
     screen = pyte.Screen(width, 10)
     pyte.Stream(screen).feed(output.replace("\n", "\r\n"))
     assert screen.display[0].startswith("── 1970-01-01")
-    assert [line[:12] for line in screen.display[1:4]] == ["00:00:00.000"] * 3
-    assert not any(line.strip() for line in screen.display[4:])
+    assert screen.display[1].startswith("── ↻ ")
+    assert [line[:12] for line in screen.display[2:5]] == ["00:00:00.000"] * 3
+    assert not any(line.strip() for line in screen.display[5:])
 
 
 @given(st.text(), st.integers(20, 200))
