@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opsml_eventbus.endpoints.opsml.cursor import Cursor, Page
@@ -65,6 +66,7 @@ steps = st.lists(
 
 
 @given(steps)
+@example([("insert", 2), ("delete", 1)])  # a row that came and went before the first look
 def test_shown_plus_missed_is_every_id_given_out(script: list[tuple[str, int]]) -> None:
     model, cursor = Model(), cursor_over()
     batches = poll(model, cursor, 3)  # the table is empty: what comes from now on is all there is
@@ -176,6 +178,25 @@ def test_ids_given_out_again_mean_another_table() -> None:
     model.rows.clear()
     model.given_out = 0
     assert "now only up to 0" in str(cursor.displaced(model.page(cursor, 10)))
+
+
+def test_another_database_is_another_table_also_when_no_row_is_left_to_compare() -> None:
+    model, cursor = Model(), cursor_over()
+    model.insert(5)
+    poll(model, cursor, 10)
+    del model.rows[5]
+    poll(model, cursor, 10)
+    model.insert(2)
+    page = model.page(cursor, 10)
+    assert cursor.displaced(page) is None
+    assert cursor.displaced(replace(page, replaced=True)) is not None
+
+
+def test_another_database_is_no_loss_when_nothing_had_been_written() -> None:
+    model, cursor = Model(), cursor_over()
+    poll(model, cursor, 10)
+    model.insert(2)
+    assert cursor.displaced(replace(model.page(cursor, 10), replaced=True)) is None
 
 
 def test_rows_deleted_after_they_were_read_are_said_once_and_are_not_missing() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +64,8 @@ def test_no_lock_is_held_between_looks(server: Server) -> None:
 def test_a_busy_database_is_waited_for_and_said_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.02)
     server.insert(2)
+    looked, look = threading.Event(), sqlite.SqliteTable.look
+    monkeypatch.setattr(sqlite.SqliteTable, "look", lambda *given: looked.set() or look(*given))
 
     async def scenario() -> None:
         async with Following(server.url) as following:
@@ -68,6 +73,9 @@ def test_a_busy_database_is_waited_for_and_said_once(server: Server, monkeypatch
             server.sql("BEGIN EXCLUSIVE")
             notice = await following.noticed("error")
             assert "busy" in notice.detail
+            for _ in range(3):
+                looked.clear()
+                await asyncio.to_thread(looked.wait, 10)
             server.sql("COMMIT")
             server.insert(2)
             await following.until(4)
@@ -172,6 +180,55 @@ def test_another_database_in_its_place_is_a_gap_and_is_read_whole(server: Server
         asyncio.run(scenario())
     finally:
         other.close()
+
+
+def test_another_database_is_noticed_when_the_row_last_read_had_been_deleted(server: Server, tmp_path: Path) -> None:
+    other = Server(tmp_path / "other.db")
+    other.insert(5, operation="Create")
+
+    async def scenario() -> None:
+        async with Following(server.url) as following:
+            server.insert(3)
+            await following.until(3)
+            server.delete("id = 3")
+            await following.noticed("moved")
+            os.replace(other.path, server.path)
+            await following.until(9)
+        assert names(following.items) == [*users(1, 3), None, *users(1, 5)]
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        other.close()
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+sql = sqlite3.connect(sys.argv[1], isolation_level=None).execute
+sql("PRAGMA cache_size = 1")
+sql("BEGIN")
+sql("UPDATE opsml_audit_event SET username = 'half'")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_server_left_is_not_touched_and_not_believed(server: Server) -> None:
+    server.insert(300, metadata="x" * 2000)
+    subprocess.run([sys.executable, "-c", KILLED, str(server.path)], check=False)
+    journal = Path(f"{server.path}-journal")
+    left = journal.read_bytes()
+
+    async def scenario() -> None:
+        async with Following(server.url) as following:
+            await following.noticed("error")
+            assert following.items == []
+            assert journal.read_bytes() == left
+            server.insert(1)  # the server is back: it rolls back what the dead one began
+            await following.until(301)
+            await following.noticed("connected")
+        assert names(following.items) == users(1, 301)
+
+    asyncio.run(scenario())
 
 
 def test_a_copy_in_its_place_is_read_on_without_a_gap(server: Server, tmp_path: Path) -> None:

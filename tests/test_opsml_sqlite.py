@@ -16,7 +16,7 @@ from following import Following, read
 from opsml_eventbus.endpoints import open_source
 from opsml_eventbus.endpoints.opsml import SqliteSource, sqlite
 from opsml_eventbus.errors import Refused, Unreachable
-from opsml_eventbus.event import Gap
+from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Start
 
@@ -156,7 +156,13 @@ def test_times_select_although_they_do_not_rise_with_ids(server: Server, monkeyp
     monkeypatch.setattr(sqlite, "SKIP_ROWS", 3)
     hours = [10, 11, 12, 11, 9, 13, 13, 14, 8, 15]
     for number, hour in enumerate(hours):
-        server.insert(created_at=f"2026-11-23 {hour:02}:00:00" if number % 2 else f"2026-11-23T{hour:02}:00:00.000000Z")
+        forms = (
+            f"{hour:02}:00:00",
+            f"{hour:02}:00:00.000000Z",
+            f"{hour - 7:02}:00:00-07:00",
+            f"{hour + 7:02}:00:00+07:00",
+        )
+        server.insert(created_at=f"2026-11-23 {forms[number % 4]}")
     noon = 1_795_435_200 * 10**9
 
     def expected(keep: Any) -> list[str | int | None]:
@@ -216,6 +222,24 @@ def test_the_last_rows_deleted_are_noticed_too(server: Server) -> None:
     assert names(asyncio.run(read(server.url))) == [*users(1, 8), 2]
     server.delete("1 = 1")
     assert names(asyncio.run(read(server.url))) == []
+
+
+def test_what_was_deleted_before_is_no_news(server: Server) -> None:
+    server.insert(10)
+    server.delete("id > 8")
+
+    async def scenario() -> list[Event | Gap]:
+        async with open_source(server.url) as source:
+            stream = source.batches(None, Start(last=0, follow=True))
+            waiting = asyncio.create_task(anext(stream))
+            async with Following(server.url, Start(last=8, follow=True)) as other:
+                await other.until(9)  # by now the first one has begun as well
+            server.insert(1)
+            batch = await waiting
+            await stream.aclose()
+        return [record.item for record in batch.records]
+
+    assert names(asyncio.run(scenario())) == ["user11"]
 
 
 def test_an_insert_that_was_rolled_back_is_no_loss(server: Server) -> None:
