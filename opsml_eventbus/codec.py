@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -109,6 +110,10 @@ def encode_data(type: str, data: Any) -> bytes:  # noqa: A002 - the member's nam
         return data.raw
     if isinstance(data, Payload):
         return _encode_payload(type, data)
+    if data.__class__ is dict and _FLAT.issuperset({value.__class__ for value in data.values()}):
+        # What orjson would write and not read back the same cannot be in here, and the rest it refuses itself.
+        with suppress(TypeError):
+            return orjson.dumps(data)
     _refuse_unfaithful(data, "data")
     try:
         return orjson.dumps(data)
@@ -122,6 +127,9 @@ def encoded_data(type: str, data: Any) -> EncodedData:  # noqa: A002
     Raises Unencodable.
     """
     return _JsonData(encode_data(type, data))
+
+
+_FLAT = frozenset({str, int, bool, type(None)})
 
 
 def format_time(time: int) -> str:
