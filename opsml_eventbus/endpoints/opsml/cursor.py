@@ -86,15 +86,13 @@ class Cursor:
     def matches(self, row: Row) -> bool:
         """Would this row be shown? A row that cannot be an event would: as a Gap."""
         try:
-            return self._admits(event_from_row(row, self.source))
+            event = event_from_row(row, self.source)
         except InvalidEvent:
             return True
+        return self._admits(event)
 
     def displaced(self, page: Page) -> str | None:
-        """Why the place is not where it was, one clause; None when it is.
-
-        A mark that is merely gone is forgotten here; see `gone`.
-        """
+        """Why the place is not where it was, one clause; None when it is. A mark that is merely gone: see `gone`."""
         if self.mark is not None and page.mark is not None:
             old, new = self.mark, page.mark
             # A migration may have added or dropped a column: what both know decides.
@@ -138,21 +136,19 @@ class Cursor:
 
     def _take_row(self, row: Row, batch: Batch) -> None:
         key: int = row["id"]
+        event: Event | None = None
         try:
-            event: Event | None = event_from_row(row, self.source)
-            shown = event is not None and self._admits(event)
+            event = event_from_row(row, self.source)
         except InvalidEvent as error:
-            event, shown = None, False
-            refusal = Refusal(f"{self.name}: row {key}", error)
+            batch.refusals.append(Refusal(f"{self.name}: row {key}", error))
         if self.known and key > self.at + 1:
             self._hole(key - self.at - 1, event, batch)
         if event is None:
-            batch.refusals.append(refusal)
             batch.records.append(Record(Gap.new(1, self.last, "invalid", source=self.source)))
         else:
-            self.last, self.time = event.id, event.time
-            if shown:
+            if self._admits(event):
                 batch.records.append(Record(event))
+            self.last, self.time = event.id, event.time
         self.at, self.mark, self.known = key, row, True
 
     def _admits(self, event: Event) -> bool:

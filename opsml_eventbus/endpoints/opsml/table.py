@@ -26,7 +26,7 @@ from ...flow import Batch, Notice, Notify, Record, Source, Start
 from .cursor import Cursor, Page
 from .rows import Row
 
-PAGE_ROWS = 256  # one look at the table: a millisecond of a shared lock, and 2 to 3 ms of the event loop
+PAGE_ROWS = 256  # one look at the table: a millisecond of a shared lock, and a few of the event loop
 FASTEST_SECONDS = 0.1  # between looks while rows come
 SLOWEST_SECONDS = 1.0  # and when none have come for a while
 PEEK_SECONDS = 0.05  # how often a dialect is asked, in between, whether anything was written
