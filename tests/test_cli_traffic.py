@@ -8,7 +8,7 @@ from itertools import groupby, islice
 
 import pytest
 
-from cli.traffic import BURST, Emission, Traffic
+from cli.traffic import BURST, KEPT, Emission, Traffic
 from opsml_eventbus.audit import DOMAINS, EMITTED_STATUSES, AuditEvent, SpaceNameEvent
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Event, Priority
@@ -117,6 +117,19 @@ def test_what_is_updated_or_deleted_had_been_created_and_is_deleted_once(seed: i
                 assert event.resource_id in alive
             elif event.operation == "Delete":
                 alive.remove(event.resource_id)
+
+
+def test_old_cards_are_forgotten() -> None:
+    """The story is endless; what it remembers is not."""
+    known: dict[str, list[str]] = {}
+    for event in audits(story(1, 30_000)):
+        cards = known.setdefault(str(event.registry_type), [])
+        if event.route == "/opsml/api/card/update":
+            cards.append(event.resource_id)
+            del cards[:-KEPT]
+        elif event.route == "/opsml/api/card/delete":
+            cards.remove(event.resource_id)
+    assert max(map(len, known.values())) == KEPT
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -132,6 +132,7 @@ def test_the_summary_has_the_rate_asked_for_and_the_rate_there_was() -> None:
     assert (pace.events, pace.planned, pace.taken, pace.late) == (101, 2 * SECOND, 4 * SECOND, 2 * SECOND)
     assert pace.requested_rate == pytest.approx(50)
     assert pace.actual_rate == pytest.approx(25)
+    assert pacer.pace(NOW + SECOND).late == 0
 
 
 def test_nothing_and_one_event_have_no_rate() -> None:
