@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 EXTRAS ?= dev,opsml
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types floors check bench bench-tiny soak faults pythons setup clean
+.PHONY: picture demo test lint types floors check bench bench-tiny soak faults pythons setup clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,9 @@ bench-tiny: $(STAMP)
 
 soak: $(STAMP)
 	@$(BIN)/python -m pytest -m slow -k soak --timeout 1200
+
+picture: $(STAMP)
+	@$(BIN)/python examples/picture.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo
