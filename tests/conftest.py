@@ -21,3 +21,13 @@ def cli() -> Iterator[CommandLine]:
             yield machine
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud what was not tested here: a skip must not pass for a pass."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        reasons = sorted({str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)})
+        terminalreporter.write_line(f"NOT TESTED HERE: {len(skipped)} tests were skipped", yellow=True, bold=True)
+        for reason in reasons:
+            terminalreporter.write_line(f"  {reason.removeprefix('Skipped: ')}", yellow=True)
