@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from audit_table import SCHEMA, Server, assert_no_thread_is_left, names, users
-from following import Following
+from following import Following, read
 
 from opsml_eventbus.endpoints import open_source
 from opsml_eventbus.endpoints.opsml import sqlite
@@ -214,14 +214,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_what_a_killed_server_left_is_not_touched_and_not_believed(server: Server) -> None:
     server.insert(300, metadata="x" * 2000)
-    subprocess.run([sys.executable, "-c", KILLED, str(server.path)], check=False)
     journal = Path(f"{server.path}-journal")
-    left = journal.read_bytes()
 
     async def scenario() -> None:
         async with Following(server.url) as following:
-            await following.noticed("error")
-            assert following.items == []
+            await following.until(300)
+            subprocess.run([sys.executable, "-c", KILLED, str(server.path)], check=False)
+            left = journal.read_bytes()
+            notice = await following.noticed("error")
+            assert "a server that died left a transaction" in notice.detail
+            with pytest.raises(Broken, match="a server that died"):
+                await read(server.url)
             assert journal.read_bytes() == left
             server.insert(1)  # the server is back: it rolls back what the dead one began
             await following.until(301)

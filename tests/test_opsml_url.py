@@ -45,7 +45,8 @@ def test_a_sqlite_source_names_a_file(text: str, path: str, name: str) -> None:
 def test_a_tracking_uri_is_read_as_opsml_reads_it(text: str, path: str) -> None:
     url = from_tracking_uri(text)
     assert url.path == path
-    assert parse_url(url.name).path == path, "the name is a SOURCE in its own right"
+    for source in (url.text, url.name):
+        assert parse_url(source).path == path, "it is a SOURCE, where three slashes are relative"
 
 
 @pytest.mark.parametrize(

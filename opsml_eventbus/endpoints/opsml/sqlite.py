@@ -35,14 +35,8 @@ BUSY_SECONDS = 2.0  # how long SQLite itself waits for a lock before it says bus
 SKIP_ROWS = 10_000  # passed over in one statement: a few milliseconds of the lock
 PAGE_BYTES = 4 << 20  # of text in one page: bounds what is held when rows are large
 
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_LATER = {
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,  # a writer that died left a journal, which only a writer may roll back
-    sqlite3.SQLITE_SCHEMA,
-    sqlite3.SQLITE_PROTOCOL,
-}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_PROTOCOL}
+_LATER = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _FOREIGN = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 _AFTER = f"SELECT * FROM {TABLE} WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - a constant
@@ -204,7 +198,7 @@ class SqliteTable(Table):
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _BUSY:
-                raise TryAgain("the database is busy") from error
+                raise TryAgain("the database is busy", busy=True) from error
             self.close()  # the next look opens it again
             if code in _FOREIGN:
                 kind: type[EndError] = Refused if opening else Broken
@@ -213,7 +207,10 @@ class SqliteTable(Table):
             if code in _LATER:
                 if opening and not os.access(self._path, os.R_OK):
                     raise Refused(self._name, "may not be read") from error
-                raise TryAgain(str(error)) from error
+                # A reader may write only when a writer died halfway: its journal must be rolled back first.
+                left = code == sqlite3.SQLITE_READONLY
+                reason = "a server that died left a transaction, which a server must roll back" if left else str(error)
+                raise TryAgain(reason) from error
             if "no such table" in str(error):
                 raise TryAgain(f"has no table {TABLE} any more", gone=True) from error
             raise Broken(self._name, str(error)) from error

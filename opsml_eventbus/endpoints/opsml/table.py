@@ -35,10 +35,14 @@ T = TypeVar("T")
 
 
 class TryAgain(Exception):
-    """A look at the table failed and may work later. gone: there is nothing there to look at."""
+    """A look at the table failed and may work later.
 
-    def __init__(self, reason: str, *, gone: bool = False) -> None:
+    busy: it will, as soon as somebody else is done. gone: there is nothing there to look at.
+    """
+
+    def __init__(self, reason: str, *, busy: bool = False, gone: bool = False) -> None:
         super().__init__(reason)
+        self.busy = busy
         self.gone = gone
 
 
@@ -200,7 +204,7 @@ class TableSource(Source):
             await asyncio.sleep(min(PEEK_SECONDS, left))
 
     async def _patiently(self, ask: Callable[[], T], *, wait: bool = False) -> T:
-        """Ask the table until it answers. A table that is gone is waited for only if `wait`.
+        """Ask the table until it answers. What is more than busy is waited for only if `wait`: while following.
 
         Raises Broken, and what the table raises.
         """
@@ -209,7 +213,7 @@ class TableSource(Source):
             try:
                 answer = await self._in_thread(ask)
             except TryAgain as error:
-                if error.gone and not wait:
+                if not (error.busy or wait):
                     raise Broken(self.name, str(error)) from error
                 if not self._troubled:
                     self._troubled = True

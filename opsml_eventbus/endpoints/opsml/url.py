@@ -40,7 +40,7 @@ class TableUrl:
 
     name: how it is written where people and logs see it: no password, no options.
     path: the file, for SQLite; relative to the working directory or absolute.
-    text: the URL as it was given, password included, for a driver.
+    text: the whole URL in our own form, password included: what `open_table` or a driver is given.
     """
 
     dialect: Dialect
@@ -105,7 +105,8 @@ def _sqlite(path: str, text: str) -> TableUrl:
         raise UnknownEnd(text, "a path holds no NUL", FORMS)
     if path.startswith("//"):
         path = "/" + path.lstrip("/")
-    return TableUrl("sqlite", sqlite_url(path), path, text)
+    url = sqlite_url(path)
+    return TableUrl("sqlite", url, path, url)
 
 
 def _decoded(path: str) -> str:
