@@ -24,6 +24,7 @@ from tapping import (
 from opsml_eventbus.bus import EventBus
 from opsml_eventbus.codec import encode_line
 from opsml_eventbus.endpoints.tap import TapSink, TapSource, live_taps, serve_tap, socket_path
+from opsml_eventbus.endpoints.tap.client import Conversation
 from opsml_eventbus.errors import Broken, Refused, UnknownEnd, Unreachable
 from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.filter import Filter
@@ -401,6 +402,48 @@ def test_a_stream_that_has_an_end_ends_when_its_time_has_passed():
                 async with following(TapSource("a", folder), Start(until=end, follow=True)) as found:
                     await asyncio.wait_for(found.ended, 5)
                     assert found.ids == ["n-0"]
+
+    asyncio.run(main())
+
+
+def test_what_came_before_the_end_reaches_a_consumer_that_is_late():
+    async def main():
+        bus = EventBus(1 << 14)
+        with tap_folder() as folder:
+            async with serve_tap(bus, folder / "a.sock"):
+                end = time.time_ns() + 300_000_000
+                for event in numbered(9000):
+                    bus.publish(event.replace(time=end - 1))
+                stream = TapSource("a", folder).batches(None, Start(until=end, follow=True))
+                ids = [record.item.id for record in (await anext(stream)).records]
+                await until(lambda: time.time_ns() > end + 1_500_000_000, "its time has passed")
+                async for batch in stream:
+                    ids += [record.item.id for record in batch.records]
+                assert ids == [f"n-{n}" for n in range(9000)]
+
+    asyncio.run(main())
+
+
+def test_dead_sockets_beside_a_live_one_are_not_tried_all_the_time(monkeypatch: pytest.MonkeyPatch):
+    tries = 0
+    original = Conversation.open
+
+    async def counted(path, request):
+        nonlocal tries
+        tries += 1
+        return await original(path, request)
+
+    monkeypatch.setattr(Conversation, "open", counted)
+
+    async def main():
+        with tap_folder() as folder:
+            async with serve_tap(EventBus(4), folder / "a.sock"):
+                with socket.socket(socket.AF_UNIX) as dead:
+                    dead.bind(str(folder / "a.1.sock"))
+                async with following(TapSource("a", folder), LIVE) as found:
+                    await until(lambda: found.connected, "it is connected")
+                    await asyncio.sleep(1.2)
+                    assert tries <= 5
 
     asyncio.run(main())
 

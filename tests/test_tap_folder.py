@@ -157,6 +157,32 @@ def test_a_bus_that_was_killed_leaves_nothing_that_blocks_the_next(folder: Path)
     claim(folder / "a.sock", alone=True).release()
 
 
+def test_the_dead_of_the_same_name_are_swept_away(folder: Path):
+    live = claim(folder / "a.1.sock")
+    for name in ("a.2.sock", "a.3.sock", "b.4.sock", "a.x.sock", "b.sock"):
+        dead_socket(folder / name)
+    (folder / "a.5.sock").touch()
+    mine = claim(folder / "a.sock")
+    assert sorted(os.listdir(folder)) == ["a.1.sock", "a.5.sock", "a.sock", "a.x.sock", "b.4.sock", "b.sock"]
+    live.release()
+    mine.release()
+
+
+def test_a_socket_we_may_not_speak_to_is_none_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with claim(folder / "a.sock").listener, claim(folder / "b.sock").listener:
+        original = is_live
+
+        def forbidden(path: Path) -> bool:
+            if path.name == "a.sock":
+                raise Refused(str(path), "permission denied")
+            return original(path)
+
+        monkeypatch.setattr("opsml_eventbus.endpoints.tap.folder.is_live", forbidden)
+        assert [standing.name for standing in live_sockets(folder)] == ["b"]
+        with pytest.raises(Refused, match="permission"):
+            claim(folder / "a.sock")
+
+
 def test_only_ones_own_socket_is_removed(folder: Path):
     mine = claim(folder / "a.sock")
     (folder / "a.sock").unlink()

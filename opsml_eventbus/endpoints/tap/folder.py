@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import glob
 import os
 import re
 import socket
@@ -108,8 +109,13 @@ def standing_sockets(folder: Path, name: str | None = None) -> list[Standing]:
 
 
 def live_sockets(folder: Path, name: str | None = None) -> list[Standing]:
-    """Those of `standing_sockets` that somebody listens on."""
-    return [standing for standing in standing_sockets(folder, name) if is_live(standing.path)]
+    """Those of `standing_sockets` that somebody listens on whom we may speak to."""
+    live = []
+    for standing in standing_sockets(folder, name):
+        with suppress(Refused):  # root's own, in our folder: not for us
+            if is_live(standing.path):
+                live.append(standing)
+    return live
 
 
 def is_live(path: Path) -> bool:
@@ -191,6 +197,7 @@ def claim(path: Path, *, alone: bool = False) -> Claim:
             check_length(path)
             if not _free(path):
                 raise Refused(str(path), "a live bus of this process is already there")
+        _sweep(path)
         return Claim(path, _listen(path))
 
 
@@ -207,6 +214,16 @@ def _free(path: Path) -> bool:
         return False
     path.unlink(missing_ok=True)
     return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove the dead among those that stood beside `path`: their pids do not come back, so nobody else would."""
+    name = path.name.split(".")[0]
+    for other in path.parent.glob(f"{glob.escape(name)}.*.sock"):
+        match = _SOCKET.fullmatch(other.name)
+        if match and match[1] == name and other != path:
+            with suppress(Refused):  # another's, or no socket: not ours to judge
+                _free(other)
 
 
 def _listen(path: Path) -> socket.socket:

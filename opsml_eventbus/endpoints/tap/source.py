@@ -90,8 +90,8 @@ class TapSource(Source):
         """Keep a follower on every socket that answers. The end, or an error, is announced by None."""
         try:
             await self._look_after(request, start, arrivals)
-            await self.close()
-            await asyncio.gather(*self._followers.values())  # what had come by then is still handed on
+            if request.follow:
+                await self._catch_up(request, arrivals)
         finally:
             for task in self._followers.values():
                 task.cancel()
@@ -122,6 +122,15 @@ class TapSource(Source):
                 told = self._connects
                 self._notify(Notice("waiting", self.name, self._scenery()))
             await asyncio.sleep(WAIT_SECONDS)
+
+    async def _catch_up(self, request: Request, arrivals: asyncio.Queue[Batch | None]) -> None:
+        """`until` has passed: what came before it and is still on its way, or in a ring, is read to its end."""
+        await self.close()
+        await asyncio.gather(*self._followers.values())
+        rest = msgspec.structs.replace(request, follow=False)
+        for path in self._places:
+            self._followers[path] = asyncio.create_task(self._follow(path, self._resume(path, rest), arrivals))
+        await asyncio.gather(*self._followers.values())
 
     async def _reap(self) -> None:
         """Until it is time to look again, or nobody is left to follow. Raises what ended a follower."""
