@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import time
@@ -282,19 +283,60 @@ def test_events_the_filter_removed_are_not_looked_at_twice():
     asyncio.run(main())
 
 
-def test_another_bus_in_its_place_is_a_gap():
+def test_another_bus_in_its_place_is_a_gap_even_if_it_knows_the_same_ids():
     async def main():
+        [event] = numbered(1)  # a replay keeps ids
         with tap_folder() as folder:
             async with following(TapSource("a", folder), LIVE) as found:
+                await until(lambda: found.notices, "it waits")
                 for generation in range(3):
                     bus = EventBus(64)
-                    [event] = numbered(1)  # the same id: a replay
+                    bus.publish(event)
                     async with serve_tap(bus, folder / "a.sock"):
-                        await until(lambda: found.connections == generation + 1, "it is connected")  # noqa: B023
-                        bus.publish(event)
                         await until(lambda: len(found.ids) == generation + 1, "it goes on")  # noqa: B023
                 assert [(gap.missed, gap.reason) for gap in found.gaps] == [(None, "disconnect")] * 2
                 assert [type(item) for item in found.items] == [Event, Gap, Event, Gap, Event]
+
+    asyncio.run(main())
+
+
+def greeting(bus: str, at: str) -> bytes:
+    return json.dumps({"eventbus": 1, "bus": bus, "source": "s", "capacity": 1, "publish": False, "at": at}).encode()
+
+
+def test_a_place_is_given_up_only_when_something_has_come_in_its_stead():
+    event = [encode_line(one) for one in numbered(5)]
+    gap = encode_line(Gap.new(None, "n-0", "disconnect"))
+    # What a server says before each time it hangs up, and the place it must be asked for the next time.
+    script = [
+        ([greeting("b", "before")], ("b", "before")),
+        ([greeting("b", "later")], ("b", "before")),  # no line came: what was published in between is still to come
+        ([greeting("b", "before"), event[0]], ("b", "n-0")),
+        ([greeting("c", "newest")], ("b", "n-0")),  # nor did the Gap
+        ([greeting("c", "newest"), gap], ("c", None)),
+        ([greeting("c", "newest"), b'{"seen":9,"at":"n-1"}'], ("c", "n-1")),
+        ([greeting("c", "newest"), event[2], event[3][:30]], ("c", "n-2")),
+        ([greeting("c", "newest"), event[3], b'{"seen":7,"at":"n-9"}', b'{"later":"version"}'], ("c", "n-9")),
+    ]
+
+    async def main():
+        asked = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = json.loads(await reader.readline())
+            asked.append((request.get("bus"), request.get("after")))
+            said = script[len(asked) - 1][0] if len(asked) <= len(script) else []
+            writer.write(b"\n".join(said) + b"\n" * (len(said) > 0 and not said[-1].endswith(event[3][:30])))
+            await writer.drain()
+            writer.close()
+
+        with tap_folder() as folder:
+            async with await asyncio.start_unix_server(serve, folder / "a.sock"):
+                async with following(TapSource("a", folder), LIVE) as found:
+                    await until(lambda: len(asked) > len(script), "it was asked often enough")
+                    assert asked[0] == (None, None)
+                    assert asked[1 : len(script) + 1] == [place for _, place in script]
+                    assert found.ids == ["n-0", "n-2", "n-3"]
 
     asyncio.run(main())
 

@@ -183,12 +183,36 @@ def test_large_events_for_a_client_that_never_reads_are_not_copied_ahead():
                 client.reader._transport.pause_reading()
                 for n in range(200):
                     bus.publish(Event.new("n", {"n": n, "padding": "x" * 500_000}))
-                    if n % 10 == 0:
-                        await asyncio.sleep(0)
                 [watch] = tap._watches
                 await until(lambda: not watch._connection.idle, "the kernel takes no more")
                 held = watch._connection._writer.transport.get_write_buffer_size()
                 assert held <= 2 * 500_200
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_tiny_lines_lets_others_run():
+    async def main():
+        with tap_folder() as folder:
+            async with serve_tap(EventBus(16), folder / "a.sock", allow_publish=True) as tap:
+                async with ByHand.to(tap.path, PUBLISH) as client:
+                    await client.told()
+                    longest = 0.0
+                    loop = asyncio.get_running_loop()
+
+                    async def others() -> None:
+                        nonlocal longest
+                        while True:
+                            before = loop.time()
+                            await asyncio.sleep(0)
+                            longest = max(longest, loop.time() - before)
+
+                    running = asyncio.ensure_future(others())
+                    client.writer.write(b"\n" * 200 + b"[]\n" * 20_000)
+                    client.finish()
+                    assert (await client.rest())[-1] == {"acked": 20_200}
+                    running.cancel()
+                    assert longest < 0.1
 
     asyncio.run(main())
 

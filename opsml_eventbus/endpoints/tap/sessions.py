@@ -42,6 +42,7 @@ class Watch:
         self._pending: deque[Event | Gap] = deque()  # taken from the ring, not yet sent
         self._sent = 0  # events, those that could not be written included
         self._noted = 0
+        self._left_with: int | None = None
         self._last: str | None = None
         if request.bus not in (None, instance):
             # Replays keep ids, so another instance may well know this one; it says nothing of what was missed.
@@ -54,36 +55,42 @@ class Watch:
 
     @property
     def lost(self) -> int:
-        """Events this client was too slow for."""
-        return self._subscription.missed
+        """Events this client was too slow for; not those it left unread when it left."""
+        return self._subscription.missed if self._left_with is None else self._left_with
 
     async def run(self, greeting: Greeting, closing: asyncio.Event) -> None:
         """Until the client leaves, the history ends (follow: false), or the bus or the tap closes."""
         async with self._subscription:
-            self._connection.send(protocol.encode(greeting))
-            if not self._request.follow:
-                await self._rest()
-                self._note("history")
-                return
-            stream = asyncio.ensure_future(self._stream())
-            gone = asyncio.ensure_future(self._connection.gone())
-            stop = asyncio.ensure_future(closing.wait())
-            tasks = (stream, gone, stop)
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                stream.cancel()
-                await asyncio.gather(stream, return_exceptions=True)
-                if gone.done():
-                    gone.result()
-                    return
-                if not stream.cancelled():
-                    stream.result()  # it ended by itself: an error, or the bus is closed
-                await self._rest()
-                self._note("closed")
+                self._connection.send(protocol.encode(greeting))
+                if self._request.follow:
+                    await self._follow(closing)
+                else:
+                    await self._rest()
+                    self._note("history")
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                self._left_with = self._subscription.missed
+
+    async def _follow(self, closing: asyncio.Event) -> None:
+        stream = asyncio.ensure_future(self._stream())
+        gone = asyncio.ensure_future(self._connection.gone())
+        stop = asyncio.ensure_future(closing.wait())
+        tasks = (stream, gone, stop)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            stream.cancel()
+            await asyncio.gather(stream, return_exceptions=True)
+            if gone.done():
+                gone.result()
+                return
+            if not stream.cancelled():
+                stream.result()  # it ended by itself: an error, or the bus is closed
+            await self._rest()
+            self._note("closed")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def tick(self) -> None:
         """Once a second: tell a client whose filter removes everything that we are still looking."""
