@@ -193,26 +193,25 @@ def test_large_events_for_a_client_that_never_reads_are_not_copied_ahead():
 
 def test_a_flood_of_tiny_lines_lets_others_run():
     async def main():
+        bus = EventBus(16)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 0 < bus.statistics().published < 5000
+                await asyncio.sleep(0)
+
         with tap_folder() as folder:
-            async with serve_tap(EventBus(16), folder / "a.sock", allow_publish=True) as tap:
+            async with serve_tap(bus, folder / "a.sock", allow_publish=True) as tap:
                 async with ByHand.to(tap.path, PUBLISH) as client:
                     await client.told()
-                    longest = 0.0
-                    loop = asyncio.get_running_loop()
-
-                    async def others() -> None:
-                        nonlocal longest
-                        while True:
-                            before = loop.time()
-                            await asyncio.sleep(0)
-                            longest = max(longest, loop.time() - before)
-
                     running = asyncio.ensure_future(others())
-                    client.writer.write(b"\n" * 200 + b"[]\n" * 20_000)
+                    client.writer.write(b'{"type":"n"}\n' * 5000)
                     client.finish()
-                    assert (await client.rest())[-1] == {"acked": 20_200}
+                    assert (await client.rest())[-1] == {"acked": 5000}
                     running.cancel()
-                    assert longest < 0.1
+                    assert turns > 40
 
     asyncio.run(main())
 
@@ -278,14 +277,14 @@ def test_without_descriptors_accepting_pauses_and_the_bus_lives():
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
                 print("ready", flush=True)
                 loop = asyncio.get_running_loop()
-                turns, cpu, end = 0, time.process_time(), loop.time() + 2
+                turns, cpu, end = 0, time.process_time(), loop.time() + 1.2
                 while loop.time() < end:
                     bus.publish(Event.new("n", turns))
                     await anext(reader)
                     turns += 1
                     await asyncio.sleep(0.005)
                 print(turns, time.process_time() - cpu, flush=True)
-                await asyncio.sleep(5)
+                await asyncio.sleep(2.5)
 
         asyncio.run(main())
     """
@@ -301,8 +300,8 @@ def test_without_descriptors_accepting_pauses_and_the_bus_lives():
             clients = [await stack.enter_async_context(ByHand.to(path, SUBSCRIBE)) for _ in range(20)]
             assert (await clients[0].told())["eventbus"] == 1
             turns, cpu = (await child.stdout.readline()).split()
-            assert int(turns) > 100
-            assert float(cpu) < 1.0
+            assert int(turns) > 60
+            assert float(cpu) < 0.6
         async with ByHand.to(path, DESCRIBE) as late:  # those that waited have gone: there is room again
             assert (await late.told())["eventbus"] == 1
         _, complaints = await child.communicate()

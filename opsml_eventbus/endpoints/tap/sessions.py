@@ -112,8 +112,10 @@ class Watch:
         end = left + subscription.received + subscription.filtered + subscription.missed
         while left > 0:
             self._pending.extend(subscription.drain(MAX_BATCH))
-            await self._flush()
-            await asyncio.sleep(0)  # a filter that wants nothing sends nothing, and is not to keep others waiting
+            if self._pending:
+                await self._flush()
+            else:  # a filter that wants nothing is not to keep others waiting
+                await asyncio.sleep(0)
             left = min(end - subscription.received - subscription.filtered - subscription.missed, subscription.unread)
 
     async def _flush(self) -> None:
