@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tapping import HISTORY, LIVE, following, numbered, tap_folder, until
+from tapping import HISTORY, LIVE, SUBSCRIBE, ByHand, following, numbered, tap_folder, until
 
 from opsml_eventbus.bus import EventBus
 from opsml_eventbus.endpoints.tap import TapSink, TapSource, live_taps, serve_tap, socket_path
@@ -196,6 +196,53 @@ def test_a_bus_that_is_stopped_is_named_and_waited_for(monkeypatch: pytest.Monke
                     await until(lambda: found.notices, "it says that it waits")
                     one.process.send_signal(signal.SIGCONT)
                     await until(lambda: found.ids, "it reads")
+
+    asyncio.run(main())
+
+
+def test_a_forked_child_of_a_killed_server_keeps_nothing_alive():
+    script = """
+        import asyncio, os, sys, time
+        from pathlib import Path
+        from opsml_eventbus.bus import EventBus
+        from opsml_eventbus.endpoints.tap import serve_tap
+
+        async def main():
+            async with serve_tap(EventBus(4), Path(sys.argv[1])) as tap:
+                print("ready", flush=True)
+                while not tap.clients:
+                    await asyncio.sleep(0.01)
+                child = os.fork()
+                if not child:
+                    os.close(1)
+                    time.sleep(60)
+                    os._exit(0)
+                print(child, flush=True)
+                await asyncio.sleep(60)
+
+        asyncio.run(main())
+    """
+
+    async def main():
+        with tap_folder() as folder:
+            path = folder / "a.sock"
+            parent = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", textwrap.dedent(script), str(path), stdout=subprocess.PIPE
+            )
+            assert parent.stdout
+            assert await parent.stdout.readline() == b"ready\n"
+            async with ByHand.to(path, SUBSCRIBE) as client:
+                await client.told()
+                child = int(await parent.stdout.readline())
+                try:
+                    parent.kill()
+                    await parent.wait()
+                    assert await client.told() is None
+                    async with serve_tap(EventBus(4), path, alone=True):
+                        pass
+                    os.kill(child, 0)  # it was there all the time
+                finally:
+                    os.kill(child, signal.SIGKILL)
 
     asyncio.run(main())
 

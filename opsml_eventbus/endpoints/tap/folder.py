@@ -26,7 +26,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsml_eventbus.errors import Refused, Unreachable
+from ...errors import Refused, Unreachable
+from .forks import keep_from_children
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SOCKET = re.compile(r"([A-Za-z0-9_-]+)(?:\.(\d+))?\.sock")
@@ -227,7 +228,7 @@ def _sweep(path: Path) -> None:
 
 
 def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = keep_from_children(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         listener.setblocking(False)
         listener.bind(str(path))

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from opsml_eventbus.codec import LineSplitter, decode_line, format_time, parse_time
-from opsml_eventbus.errors import EventError, InvalidEvent, MalformedLine, TypeRefused
-from opsml_eventbus.event import Event, Gap, check_type
+from ...codec import LineSplitter, decode_line, format_time, parse_time
+from ...errors import EventError, InvalidEvent, MalformedLine, TypeRefused
+from ...event import Event, Gap, check_type
 
 VERSION = 1
 BEGINNING = ""  # as `after` and `at`: before the first event of this bus (an id is never empty)

@@ -24,6 +24,7 @@ from ...bus import EventBus
 from . import protocol
 from .connection import Connection, is_welcome, turn_away
 from .folder import Claim, claim_soon, ensure_folder
+from .forks import keep_from_children
 from .protocol import VERSION, Greeting, Rejection, Request, format_moment
 from .sessions import Confirm, Intake, Watch
 
@@ -140,7 +141,7 @@ class Tap:
             self._pause()
             self._pausing = self._loop.call_later(ACCEPT_PAUSE, self._resume)
             return
-        sock.setblocking(False)
+        keep_from_children(sock).setblocking(False)
         if not is_welcome(sock):
             turn_away(sock, Rejection("peer"))
         elif len(self._tasks) >= self._max_clients + DESCRIBERS:
