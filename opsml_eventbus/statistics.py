@@ -76,11 +76,11 @@ class BusStatistics:
         def metric(name: str, kind: str, text: str, samples: list[tuple[str, float]]) -> None:
             lines.append(f"# HELP eventbus_{name} {text}")
             lines.append(f"# TYPE eventbus_{name} {kind}")
-            lines.extend(f"eventbus_{name}{{{bus}{labels}}} {value:g}" for labels, value in samples)
+            lines.extend(f"eventbus_{name}{{{bus}{labels}}} {value}" for labels, value in samples)
 
         def each(member: str) -> list[tuple[str, float]]:
             return [
-                (f',subscription="{number}",overflow="{one.overflow}"', float(getattr(one, member) or 0))
+                (f',subscription="{number}",overflow="{one.overflow}"', getattr(one, member) or 0)
                 for number, one in enumerate(self.subscriptions)
             ]
 
@@ -91,7 +91,7 @@ class BusStatistics:
             [(f',priority="{priority.name.lower()}"', count) for priority, count in self.published_by_priority.items()],
         )
         metric("capacity", "gauge", "Events kept per priority.", [("", self.capacity)])
-        metric("closed", "gauge", "1 once the bus is closed.", [("", self.closed)])
+        metric("closed", "gauge", "1 once the bus is closed.", [("", int(self.closed))])
         metric("subscriptions", "gauge", "Subscriptions that live.", [("", len(self.subscriptions))])
         metric("waiting_senders", "gauge", "Senders waiting for a place.", [("", self.waiting_senders)])
         metric(
