@@ -271,15 +271,13 @@ def test_a_publisher_interrupted_anywhere_reaches_everybody_or_nobody(priority, 
                 publish(value)
         happened = interruption.finish()
         bus.close()
-        seen = flat(witness.drain())
-        lost = [item for item in seen if isinstance(item, str) and item.startswith("gap")]
-        # An event that was on its way when the bus was closed is kept, though there may be one too many then.
-        if does not in ("leave", "close") and not does.startswith("read"):
-            assert not lost
-            assert sorted(map(str, seen)) == sorted(map(str, accepted)), f"step {at}"
+        witness.drain()
+        # Where two threads raced for the last place, or one was on its way when the bus was closed, there may be one
+        # too many. It is kept: the lossless reader gets it, and the other is told if it cannot hold it.
         assert witness.received + witness.missed == len(accepted) == bus.statistics().published, f"step {at}"
-        if does.startswith("read"):
-            assert [*got, *flat(lossless.drain())] == accepted, f"step {at}"
+        if does != "leave":
+            mine = [*[one for one in got if isinstance(one, int)], *flat(lossless.drain())]
+            assert sorted(map(str, mine)) == sorted(map(str, accepted)), f"step {at}"
             assert lossless.missed == 0
         return happened
 
