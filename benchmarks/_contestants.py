@@ -16,7 +16,7 @@ from typing import Any
 
 from opsml_eventbus import Event, EventBus
 
-BURST = 500  # events published before the readers have their turn
+BURST = 1000  # events published before the readers have their turn: about what the ring holds
 CAPACITY = 1024
 
 Kept = list[list[Event]] | None

@@ -45,9 +45,7 @@ class Reader(Protocol):
     def statistics(self, now: int) -> SubscriptionStatistics:
         """Lock held. now: ns since the epoch."""
 
-    @property
-    def prompt(self) -> bool:
-        """Rousing it runs nothing of the user's, so that a publisher may do it."""
+    prompt: bool  # rousing it runs nothing of the user's, so that a publisher may do it
 
     def rouse(self) -> None:
         """There may be something new. Called in the reader's loop."""
@@ -229,19 +227,22 @@ class Hub:
         """The bell rang for an append to the main lane. Returns the event, or raises because it has no place."""
         ring = self.ring
         with self.lock:
-            if ring.overfull:
-                if not self.closed:
-                    self._measure()
-                    self._admit()
-                if ring.overfull and ring.take_back(event):
-                    self._set_bell()
-                    if self.closed:
-                        raise BusClosed
-                    raise WouldBlock
-            old = ring.cut()
+            if ring.limit is not NEVER and ring.overfull and not self._fits(event):
+                raise BusClosed if self.closed else WouldBlock
+            old = ring.cut() if len(ring.main.items) > ring.most else None
             self._wake()
         del old
         return event
+
+    def _fits(self, event: Event) -> bool:
+        """Lock held, the ring overfull: is there a place for this event after all? If not, it has not happened."""
+        if not self.closed:
+            self._measure()
+            self._admit()
+        if not (self.ring.overfull and self.ring.take_back(event)):
+            return True
+        self._set_bell()
+        return False
 
     # ── lossless readers and the senders that wait for them ──────────────────────────────────────────────────────
 
@@ -378,16 +379,20 @@ class Hub:
         if not parked:
             self._set_bell()
             return
+        # The bell stays armed: these readers will mostly be parked again before the next event. If they are not, that
+        # one is rung, finds nobody parked, and sets the bell.
         self.parked = {}
-        self._set_bell()
         here = _get_running_loop()
         for loop, readers in parked.items():
             if loop is not here:
                 call_in(loop, _rouse, readers)
-            elif len(readers) == 1 and (reader := next(iter(readers))).prompt:
-                reader.rouse()
-            else:
-                loop.call_soon(_rouse, readers)
+                continue
+            if len(readers) == 1:
+                (reader,) = readers
+                if reader.prompt:
+                    reader.rouse()
+                    continue
+            loop.call_soon(_rouse, readers)
 
     def _set_bell(self) -> None:
         if self.closed or self.parked:

@@ -69,12 +69,13 @@ class Lane:
 class Ring:
     """Lanes of `capacity` events each (exactly, as readers see it; the lists are cut half a capacity late)."""
 
-    __slots__ = ("bell", "capacity", "limit", "main", "side_published", "sides", "slack", "source")
+    __slots__ = ("bell", "capacity", "limit", "main", "most", "side_published", "sides", "source")
 
     def __init__(self, capacity: int, source: str) -> None:
         self.capacity = capacity
         self.source = source  # of the Gaps made here
-        self.slack = max(64, capacity // 2)  # cutting moves `capacity` pointers: so many appends share its price
+        # Cutting moves `capacity` pointers; half as many appends share its price.
+        self.most = capacity + max(64, capacity // 2)
         self.main = Lane()
         self.sides: list[Lane] = []
         self.side_published = 0  # events and Gaps ever put into side lanes: says whether one is new
@@ -102,15 +103,18 @@ class Ring:
         """Ring when the list must be cut, when the limit is passed, or when the main lane has reached `target`."""
         # Armed while the steps are counted: an append in between rings once too often, never once too seldom.
         self.bell = _RUNG
-        main = self.main
-        quiet = min(self.capacity + self.slack, self.limit - main.base, target - 1 - main.base) - len(main.items)
+        quiet = self.most - len(self.main.items)
+        if self.limit is not NEVER or target is not NEVER:
+            quiet = min(quiet, min(self.limit, target - 1) - self.main.head)
         if quiet > 0:
             self.bell = repeat(None, quiet)
 
     def cut(self) -> list[Event | Gap]:
-        """Bring the main lane back to its capacity once it is over its slack; what was cut is handed back."""
-        excess = self.end - self.main.base - self.capacity
-        return self.main.cut(excess) if excess >= self.slack else []
+        """Bring the main lane back to its capacity once it is longer than `most`; what was cut is handed back."""
+        main = self.main
+        if len(main.items) <= self.most:
+            return []
+        return main.cut(max(self.end - main.base - self.capacity, 0))
 
     def take_back(self, event: Event) -> bool:
         """Remove an event that was appended beyond the limit. False: it is within, so it is published."""
@@ -146,8 +150,7 @@ class Ring:
         lane.stamps.append((self.end, self.side_published))
         lane.items.append(item)
         self.side_published += 1
-        excess = len(lane.items) - self.capacity
-        return lane.cut(excess) if excess >= self.slack else []
+        return lane.cut(len(lane.items) - self.capacity) if len(lane.items) > self.most else []
 
     def heads(self) -> dict[Priority, int]:
         """Events ever published, by priority."""

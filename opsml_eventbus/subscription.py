@@ -76,6 +76,7 @@ class Subscription(Generic[DataT]):
         "_slice",
         "_waiter",
         "_where",
+        "prompt",
     )
 
     def __init__(
@@ -90,6 +91,7 @@ class Subscription(Generic[DataT]):
         self._live = False
         self._hub = hub
         self._where = where
+        self.prompt = where is None  # the hub's: see there
         self._overflow: Overflow = overflow
         self._lossless = overflow == "block"
         self._filtered = 0
@@ -236,8 +238,7 @@ class Subscription(Generic[DataT]):
                         self._finish()
                     return None
             if isinstance(found, Gap):
-                logger.debug("a subscription missed %s events", found.missed)
-                return found
+                return _logged(found)
             if self._where is None:
                 return found
             left -= len(found)
@@ -264,8 +265,8 @@ class Subscription(Generic[DataT]):
             if events.__class__ is list:
                 self._slice = iter(events)
                 return True
-            if events is not None:
-                self._gap = events  # type: ignore[assignment]
+            if isinstance(events, Gap):
+                self._gap = _logged(events)
                 return True
         # A place is freed for a sender when its event is handed over, so a lossless reader reads nothing ahead.
         found = self._look(1 if self._lossless else SLICE)
@@ -319,6 +320,13 @@ class Subscription(Generic[DataT]):
 
     def _drain(self, size: int, gaps: bool) -> list[Event | Gap]:
         """Everything there is for this reader, at most `size`."""
+        if self._plain and self._gap is None and not length_hint(self._slice):
+            with self._hub.lock:
+                found = self._cursor.take(size) if self._plain else None  # all there is, unless it is a Gap
+            if found.__class__ is list:
+                return found  # type: ignore[return-value]
+            if isinstance(found, Gap):
+                self._gap = _logged(found)
         if self._careful and self._cursor.sides_seen != self._hub.ring.side_published:
             self._let_pass()
         batch: list[Event | Gap] = [self._gap] if gaps and self._gap is not None else []
@@ -387,8 +395,10 @@ class Subscription(Generic[DataT]):
             return
         try:
             await waiter
-        finally:
+        except BaseException:
             self._unpark(waiter)
+            raise
+        self._waiter = None  # whoever roused it has unparked it
 
     def _park(self, need: int = 1) -> Future[None] | None:
         """A future that is done when there may be something new; None when there is already, or never will be.
@@ -421,11 +431,6 @@ class Subscription(Generic[DataT]):
         with self._hub.lock:
             self._waiter = None
             self._hub.unpark(waiter.get_loop(), self)
-
-    @property
-    def prompt(self) -> bool:
-        """The hub's: rousing it runs nothing of the user's."""
-        return self._where is None
 
     def rouse(self) -> None:
         """The hub's: there may be something new. In the reader's loop."""
@@ -521,20 +526,16 @@ async def _events(weak: ref[Subscription[Any]]) -> AsyncGenerator[Event]:
                     yield event
                 if (self := weak()) is None:
                     return
-            if self._fill():
-                self._gap = None
-                continue
-            if self._over():
-                return
-            waiter = self._park()
-            del self
-            if waiter is None:
-                await asyncio.sleep(0)  # as in _wait
-                continue
-            await waiter
-            if (self := weak()) is not None:
-                self._unpark(waiter)
-            waiter = None
+            while not self._fill():
+                if self._over():
+                    return
+                waiter = self._park()
+                del self
+                await (waiter if waiter is not None else asyncio.sleep(0))  # as in _wait
+                if (self := weak()) is None:
+                    return
+                self._waiter = waiter = None  # whoever roused it has unparked it
+            self._gap = None
     except BaseException as error:
         # An exception ends a generator, not the subscription: it is given another one.
         if (self := weak()) is not None:
@@ -556,6 +557,11 @@ class _Stream(Generic[StepT]):
 
     def __anext__(self) -> Awaitable[StepT]:
         return self._step()
+
+
+def _logged(gap: Gap) -> Gap:
+    logger.debug("a subscription missed %s events", gap.missed)
+    return gap
 
 
 def _index_of(events: list[Event], id: str) -> int | None:  # noqa: A002 - the member's name on the wire

@@ -61,22 +61,22 @@ class Everything(RuleBasedStateMachine):
         for reader in self.alive:
             if reader.overflow != "block" or reader.over:
                 continue
-            unread = reader.subscription._cursor
             for priority, count in counts.items():
                 published = [event for event in self.published[reader.began :] if event.priority is priority]
                 # It reads nothing ahead: what it has not gone past is what it has not been handed.
                 gone = len([event for event in reader.seen if event.priority is priority])
                 if not reader.keep and len(published) - gone + count > self.bus.capacity:
                     return True
-            del unread
         return False
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
     @rule(priority=PRIORITIES)
     def publish(self, priority: Priority) -> None:
+        self._publish(priority, self._full({priority: 1}))
+
+    def _publish(self, priority: Priority, full: bool) -> None:
         event = self._new(priority)
-        full = self._full({priority: 1})
         try:
             assert self.bus.publish(event) is event
         except WouldBlock:
@@ -175,7 +175,7 @@ class Everything(RuleBasedStateMachine):
             waiting = asyncio.ensure_future(anext(stream))
             await asyncio.sleep(0)
             if more:
-                self.publish(Priority.NORMAL)
+                self._publish(Priority.NORMAL, full=False)  # what the reader was handed just now, we do not know yet
             for _ in range(steps):
                 await asyncio.sleep(0)
             waiting.cancel()
