@@ -111,7 +111,7 @@ class Subscription(Generic[DataT]):
             hub.join(id(self), ref(self), self._cursor, lossless=self._lossless)
             self._live = True  # takes from the ring
             # Takes from the one lane, and no question is asked: the reader that has to be fast.
-            self._plain = where is None and overflow == "drop_oldest" and not self._careful
+            self._plain = where is None and overflow == "drop_oldest" and not hub.ring.sides
         self._renew()
         logger.debug("a subscription began: overflow %s, order %s", overflow, order)
 
@@ -309,6 +309,8 @@ class Subscription(Generic[DataT]):
         rest = list(self._slice)
         while rest and self._live and len(rest) < SLICE:
             with self._hub.lock:
+                if self._overflow == "disconnect" and cursor.lagging():
+                    break  # it will be cut off when what it holds is read
                 found = cursor.take_above(rest[0].priority, SLICE - len(rest))
             if found is None:
                 break
@@ -446,9 +448,9 @@ class Subscription(Generic[DataT]):
 
     def alert(self) -> None:
         """The hub's: there is more than one lane from now on. Lock held."""
+        self._plain = False
         if self._cursor.order == "priority":
             self._careful = True
-            self._plain = False
             # Emptied in one step, so that the reader, if it is inside its loop over this very iterator, comes out.
             self._slice = iter(list(self._slice))
 

@@ -496,6 +496,18 @@ def test_a_gap_from_upstream_comes_in_its_place(order):
     assert_all_accounted_for(subscription, 3)
 
 
+@pytest.mark.parametrize("order", ["priority", "published"])
+def test_one_drain_takes_everything_there_is_across_lanes_and_gaps(order):
+    bus = EventBus()
+    before = bus.subscribe(order=order)
+    bus.publish_many(numbers(0))
+    bus.pass_gap(Gap.new(1, None, "source"))
+    bus.publish_many(numbers(1))
+    after = bus.subscribe(order=order, last="all")
+    for subscription in (before, after):
+        assert data(subscription.drain()) == [0, "gap 1", 1]
+
+
 def test_a_gap_wakes_who_waits():
     async def main():
         bus = EventBus()

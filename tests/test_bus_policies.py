@@ -375,6 +375,22 @@ def test_lag_in_one_lane_disconnects():
     asyncio.run(main())
 
 
+def test_a_reader_that_lags_in_an_urgent_lane_reads_what_it_holds_and_is_disconnected_then():
+    async def main():
+        bus = EventBus(3)
+        subscription = bus.subscribe(overflow="disconnect")
+        bus.publish_many([number(value) for value in range(3)])
+        assert (await anext(subscription)).data == 0
+        for value in range(4):
+            bus.publish(number(value, Priority.HIGH))
+        assert [(await anext(subscription)).data for _ in range(2)] == [1, 2]
+        with pytest.raises(Lagged):
+            await anext(subscription)
+        assert_all_accounted_for(subscription, 7)
+
+    asyncio.run(main())
+
+
 # ── drop oldest ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
