@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -67,3 +68,9 @@ def assert_no_thread_is_left() -> None:
         if thread.name.startswith("opsml-table"):
             thread.join(5)
             assert not thread.is_alive()
+
+
+def assert_no_other_has_it_open(path: Path) -> None:
+    """The writing side has the file open, and nobody else in this process. (Where /proc shows it.)"""
+    found = [link for link in Path("/proc/self/fd").glob("*") if os.path.realpath(link) == os.path.realpath(path)]
+    assert len(found) <= 1

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from audit_table import SCHEMA, Server, assert_no_thread_is_left, names, users
+from audit_table import SCHEMA, Server, assert_no_other_has_it_open, assert_no_thread_is_left, names, users
 from following import Following, read
 
 from opsml_eventbus.endpoints import open_source
-from opsml_eventbus.endpoints.opsml import sqlite
+from opsml_eventbus.endpoints.opsml import SqliteSource, sqlite
 from opsml_eventbus.errors import Broken
 from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.flow import Start
@@ -308,6 +308,30 @@ def test_a_hole_made_while_following_is_a_gap(server: Server) -> None:
         assert names(following.items) == ["user1", "user2", 4, "user3"]
 
     asyncio.run(scenario())
+
+
+def test_a_source_that_is_cancelled_while_it_closes_is_closed(server: Server) -> None:
+    server.insert(1)
+    let_go = threading.Event()
+
+    async def scenario() -> None:
+        source = SqliteSource(server.path)
+        async with source:
+            stream = source.batches()
+            await anext(stream)
+            await stream.aclose()
+            # The worker has something else to do first, so that closing has not begun when it is cancelled.
+            source._thread.submit(let_go.wait, 10)
+            closing = asyncio.create_task(source.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            assert closing.cancelled()
+            let_go.set()
+
+    asyncio.run(scenario())
+    assert_no_thread_is_left()
+    assert_no_other_has_it_open(server.path)
 
 
 def test_a_cancelled_follower_lets_go(server: Server) -> None:

@@ -197,9 +197,10 @@ class SqliteTable(Table):
             yield
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if opening or code not in _BUSY:
+                self.close()  # the next look opens it again
             if code in _BUSY:
                 raise TryAgain("the database is busy", busy=True) from error
-            self.close()  # the next look opens it again
             if code in _FOREIGN:
                 kind: type[EndError] = Refused if opening else Broken
                 reason = "is no SQLite database" if code == sqlite3.SQLITE_NOTADB else str(error)

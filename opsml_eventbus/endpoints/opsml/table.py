@@ -102,6 +102,7 @@ class TableSource(Source):
         self._notify = notify
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="opsml-table")
         self._opened = False
+        self._closed = False
         self._troubled = False
 
     async def __aenter__(self) -> Self:
@@ -144,12 +145,13 @@ class TableSource(Source):
 
     async def close(self) -> None:
         """Disconnect, and end the worker thread."""
-        try:
-            await self._in_thread(self._table.close)
-        except RuntimeError:
-            return  # closed already: the thread takes no more work
-        finally:
-            self._thread.shutdown(wait=False)
+        if self._closed:
+            return
+        self._closed = True
+        closing = self._thread.submit(self._table.close)
+        self._thread.shutdown(wait=False)
+        # Cancelled or not, the connection is closed: a future that has not started yet could be cancelled with us.
+        await asyncio.shield(asyncio.wrap_future(closing))
 
     async def _open(self) -> None:
         if not self._opened:
