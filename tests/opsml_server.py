@@ -58,13 +58,13 @@ class OpsmlServer:
 
     def settle(self) -> list[dict[str, Any]]:
         """The table, once the server has nothing more to write into it (it writes after it has answered)."""
-        before = self.rows()
-        while True:
+        before, quiet = self.rows(), 0
+        while quiet < 3:
             time.sleep(0.2)
             now = self.rows()
-            if len(now) == len(before):
-                return now
+            quiet = quiet + 1 if len(now) == len(before) else 0
             before = now
+        return before
 
     def work(self, space: str = "lab") -> int:
         """Register, list, update and delete cards of several kinds; an experiment with an artifact."""
