@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 EXTRAS ?= dev,opsml
 STAMP  := $(VENV)/.installed
 
-.PHONY: picture demo test lint types floors check bench bench-tiny soak faults pythons setup clean
+.PHONY: picture demo test pytest lint types floors check bench bench-tiny soak faults pythons setup clean
 
 setup: $(STAMP)
 
@@ -25,9 +25,21 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/first_minute.py
 
-test: lint types floors
+test: lint types floors pytest bench-tiny
+
+pytest: $(STAMP)
 	@$(BIN)/python -m pytest -m "not slow"
-	@$(MAKE) --no-print-directory bench-tiny
+
+# The tests on every supported Python that is found: on the PATH, or among pyenv's.
+pythons:
+	@for version in 3.11 3.12 3.13; do \
+	    python=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
+	    if $$python --version 2>/dev/null; then \
+	        $(MAKE) --no-print-directory pytest PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	    else \
+	        echo "NOT TESTED HERE: no Python $$version on this machine"; \
+	    fi; \
+	done
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -208,7 +208,11 @@ _schemas: dict[type[Payload], _Schema] = {}
 def _schema(cls: type[Payload]) -> _Schema:
     known = _schemas.get(cls)
     if known is None:
-        kinds = set(re.findall(r"\w+Type\b|\.\.\.", repr(msgspec.inspect.type_info(cls))))
+        try:
+            info = msgspec.inspect.type_info(cls)
+        except (NameError, TypeError) as error:  # annotations that mean nothing outside the function they stand in
+            raise InvalidEvent(f"the class {cls.__qualname__} cannot be decoded to: {error}", "data") from error
+        kinds = set(re.findall(r"\w+Type\b|\.\.\.", repr(info)))
         strict = {"StructType", "StrType", "NoneType", "UnionType", "BoolType", "LiteralType", "EnumType"}
         known = _schemas[cls] = _Schema(
             decode=msgspec.json.Decoder(cls).decode,

@@ -89,6 +89,12 @@ def test_a_window_of_time_holds_whatever_the_order(tmp_path: Path) -> None:
     assert got == ids(5, 6, 3, 4)
 
 
+def test_the_last_n_are_counted_within_the_window(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", events(10))
+    got, _ = asyncio.run(read(FileSource(path), None, Start(last=2, since=3 * 10**9, until=7 * 10**9)))
+    assert got == ids(5, 6)
+
+
 def test_reading_goes_on_behind_an_event(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", events(10))
     assert asyncio.run(read(FileSource(path), None, Start(after="e6")))[0] == ids(7, 8, 9)

@@ -128,7 +128,8 @@ def scheme_of(text: str) -> Scheme:
             return scheme
         if "/" not in text[: match.end()] and (text[match.end() :].startswith("//") or "." not in text):
             forms = sorted({known.form for known in (TAP, FILE, PIPE, *SCHEMES.values())})
-            raise UnknownEnd(text, f"there is no end {match[1]!r}:", forms)
+            # What follows the scheme may hold a password.
+            raise UnknownEnd(f"{match[1]}:…", f"there is no end {match[1]!r}:", forms)
     if "/" in text or "." in text or (text and Path(text).exists()):
         return FILE
     if not text or _BARE_NAME.fullmatch(text):

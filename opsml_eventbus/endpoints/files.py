@@ -15,11 +15,12 @@ import gzip
 import os
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-import aiofiles
+from aiofiles.threadpool import wrap
 
 from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
 from ..errors import Broken, InvalidEvent, MalformedLine, UnknownEnd, Unreachable
@@ -71,7 +72,7 @@ class FileSource(Source):
             else:
                 reader.begin_at(found)
         forward = self._forward(reader)
-        if isinstance(start.last, int) and start.since is None and start.after is None:
+        if isinstance(start.last, int) and start.after is None:
             if self._compressed:
                 forward = _last_of(forward, start.last)
             else:
@@ -100,7 +101,7 @@ class FileSource(Source):
 
     async def _offset_of_last(self, reader: _Reader, count: int) -> int:
         """Where the last `count` matching events begin, found from the end, block by block."""
-        async with aiofiles.open(self._path, "rb") as handle:
+        with _opened(self._path) as handle:
             end = (await asyncio.to_thread(os.fstat, handle.fileno())).st_size
             tail = b""  # the beginning of a block belongs to a line that starts in the block before it
             while end > 0:
@@ -144,16 +145,17 @@ class FileSource(Source):
 
     async def _follow(self, reader: _Reader) -> AsyncGenerator[Batch, None]:
         """What is written from now on, through renames and truncations, until cancelled."""
-        handle = await aiofiles.open(self._path, "rb")
+        file = self._path.open("rb")
         missing = False
         try:
+            handle = wrap(file)
             await handle.seek(reader.read)
             while True:
                 while chunk := await handle.read(CHUNK_BYTES):
                     for batch in reader.feed(chunk):
                         yield batch
                 state = _identity(self._path)
-                opened = os.fstat(handle.fileno())
+                opened = os.fstat(file.fileno())
                 if state is None:
                     if not missing:
                         missing = True
@@ -165,15 +167,13 @@ class FileSource(Source):
                             yield batch
                     if (rest := reader.end()) is not None:
                         yield rest
-                    try:
-                        successor = await aiofiles.open(self._path, "rb")
-                    except FileNotFoundError:
-                        continue  # gone again already
-                    await handle.close()
-                    handle = successor
-                    reader.restart()
-                    missing = False
-                    self._notify(Notice("moved", self.name, "another file took its name; reading on in that one"))
+                    with suppress(FileNotFoundError):  # gone again already
+                        successor = self._path.open("rb")
+                        file.close()
+                        file, handle = successor, wrap(successor)
+                        reader.restart()
+                        missing = False
+                        self._notify(Notice("moved", self.name, "another file took its name; reading on in that one"))
                     continue
                 elif opened.st_size < reader.read:
                     self._notify(Notice("moved", self.name, "the file was cut; reading on from its beginning"))
@@ -184,7 +184,7 @@ class FileSource(Source):
                     continue
                 await asyncio.sleep(POLL_SECONDS)
         finally:
-            await handle.close()
+            file.close()
 
 
 class _Reader:
@@ -318,7 +318,7 @@ async def _last_of(stream: AsyncGenerator[Batch, None], count: int) -> AsyncGene
 async def _chunks(path: Path, offset: int, *, compressed: bool) -> AsyncGenerator[bytes, None]:
     """A file's bytes from `offset` to its end, unpacked. Raises OSError, EOFError, zlib.error."""
     if not compressed:
-        async with aiofiles.open(path, "rb") as handle:
+        with _opened(path) as handle:
             await handle.seek(offset)
             while chunk := await handle.read(CHUNK_BYTES):
                 yield chunk
@@ -327,6 +327,14 @@ async def _chunks(path: Path, offset: int, *, compressed: bool) -> AsyncGenerato
         await asyncio.to_thread(archive.seek, offset)
         while chunk := await asyncio.to_thread(archive.read, CHUNK_BYTES):
             yield chunk
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file whose reads do not block the loop. Opening and closing it do, for a moment: in a thread, either could be
+    cancelled half way, and would leave a file that nobody closes."""
+    with path.open("rb") as file:
+        yield wrap(file)
 
 
 def _one_log(path: Path) -> Path:
