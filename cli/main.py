@@ -136,7 +136,7 @@ def _advice(error: Exception) -> tuple[str, int]:
 
     match error:
         case errors.AlreadyThere():
-            return "--append goes on behind its end, --overwrite begins it anew", 2
+            return "record: --append goes on behind its end, --overwrite begins it anew; else another name", 2
         case errors.UnknownEnd():
             return ("known: " + " · ".join(error.known) if error.known else ""), 2
         case errors.InvalidFilter():

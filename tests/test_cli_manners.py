@@ -117,6 +117,14 @@ def test_filters_windows_and_counts_work_on_files(cli: CommandLine, file: str) -
     assert "35 seen, 0 shown, 0 lost" in done.err
 
 
+def test_several_sources_are_one_stream(cli: CommandLine, file: str) -> None:
+    (cli.folder / "b.jsonl").write_bytes(b"\n".join([*audit_lines(3, 100), b""]))
+    done = cli.run("tail", file, "b.jsonl", "-n", "all")
+    assert set(done.ids) == {f"e{n}" for n in [*range(35), 100, 101, 102]}
+    assert "38 seen, 38 shown, 0 lost" in done.err
+    assert "no such file" in cli.run("tail", file, "missing.jsonl", check=1).err
+
+
 def test_for_ends_a_live_tail(cli: CommandLine) -> None:
     cli.start("demo", "--no-tail", "--rate", "100").says("served on")
     assert len(cli.run("tail", "-n", "0", "--for", "500ms").ids) > 5
