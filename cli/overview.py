@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
