@@ -363,6 +363,27 @@ def test_all_buses_of_one_name_are_followed_and_those_that_join():
     asyncio.run(main())
 
 
+def test_the_history_of_several_buses_is_read_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("opsml_eventbus.endpoints.tap.source.LOOK_SECONDS", 0.02)
+
+    async def main():
+        quick, large = EventBus(16), EventBus(1 << 14)
+        for event in numbered(3, kind="quick"):
+            quick.publish(event)
+        for event in numbered(9000):
+            large.publish(event)
+        with tap_folder() as folder:
+            async with serve_tap(quick, folder / "a.sock"), serve_tap(large, folder / "a.sock"):
+                async with following(TapSource("a", folder), HISTORY) as found:
+                    await until(lambda: len(found.ids) > 3, "it reads")
+                    quick.publish(numbered(1, 3, kind="quick")[0])
+                    await found.ended
+                assert found.connections == 2
+                assert len(found.ids) == 9003
+
+    asyncio.run(main())
+
+
 def test_a_refusal_reaches_whoever_reads():
     async def main():
         with tap_folder() as folder:

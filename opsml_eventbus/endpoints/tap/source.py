@@ -105,7 +105,7 @@ class TapSource(Source):
         first = request
         while not (request.follow and _over(start, _GRACE)):
             for path in self._target.candidates():
-                if path not in self._followers:
+                if path not in self._followers and (request.follow or path not in self._places):
                     ask = self._resume(path, first)
                     self._followers[path] = asyncio.create_task(self._follow(path, ask, arrivals))
             if request.follow and request.after is None:
