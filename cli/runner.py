@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ async def _run(
     def on_signal(number: int) -> None:
         if stop.done():
             os._exit(128 + number)  # asked twice: whatever still hangs is not worth waiting for
+        if number == signal.SIGINT and sys.stderr.isatty():
+            sys.stderr.write("\n")  # the terminal has just echoed ^C; what is said now gets a line of its own
         stop.set_result(number)
 
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

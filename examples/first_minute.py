@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 EVENTS = 60
@@ -26,8 +29,26 @@ def run(*words: str) -> int:
         return 0  # the command had the Ctrl-C too, and has ended
 
 
+@contextmanager
+def foreground() -> Iterator[None]:
+    """Ctrl-C is for the commands shown here, not for the `make` that started them."""
+    shell = os.getpgrp()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # changing the foreground from the background would stop us
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpgrp())
+    try:
+        yield
+    finally:
+        os.tcsetpgrp(0, shell)
+
+
 def main() -> int:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with foreground() if terminal else nullcontext():
+        return steps(terminal)
+
+
+def steps(terminal: bool) -> int:
     folder = Path("demo")
     folder.mkdir(exist_ok=True)
     recording = str(folder / f"audit-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl")
