@@ -38,16 +38,17 @@ def test_tail_prints_the_table_row_by_row(cli: CommandLine, opsml_server: Any) -
 
 def test_rows_written_while_a_tail_and_a_record_run_appear_once(cli: CommandLine, opsml_server: Any) -> None:
     before = len(opsml_server.settle())
-    tail = cli.start("tail", opsml_server.url, "-n", "0")
+    tail = cli.start("tail", opsml_server.url, "-n", "1")
+    until(lambda: len(tail.events) == 1, "the tail's beginning")
     record = cli.start("record", "audit.jsonl", "--from", opsml_server.url)
     until(lambda: (cli.folder / "audit.jsonl").exists() and _lines(cli) == before, "the rows that were there")
     opsml_server.work("meanwhile")
     answers = opsml_server.flood(clients=8, requests=200)
     assert answers == {"200": 8 * 200}, "the server's own work was disturbed"
     rows = opsml_server.settle()
-    until(lambda: len(tail.events) == len(rows) - before, "the new rows in the tail")
+    until(lambda: len(tail.events) == 1 + len(rows) - before, "the new rows in the tail")
     until(lambda: _lines(cli) == len(rows), "all rows in the record")
-    assert [as_row(event) for event in tail.events] == [wanted(row) for row in rows[before:]]
+    assert [as_row(event) for event in tail.events] == [wanted(row) for row in rows[before - 1 :]]
     assert "0 lost" in tail.stop().err
     record.stop()
     recorded = [json.loads(line) for line in (cli.folder / "audit.jsonl").read_bytes().splitlines()]
