@@ -261,6 +261,12 @@ class Everything(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "bus"):
             return
+        try:
+            self._settle_accounts()
+        finally:
+            self.loop.close()
+
+    def _settle_accounts(self) -> None:
         self.bus.close()
         for reader in self.alive:
             one = reader.subscription
@@ -275,7 +281,6 @@ class Everything(RuleBasedStateMachine):
                 assert sorted(event.data for event in reader.seen) == [event.data for event in wanted]
         assert not self.bus._hub.senders
         assert not self.bus._hub.parked
-        self.loop.close()
 
 
 TestEverything = Everything.TestCase
