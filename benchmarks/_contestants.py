@@ -133,13 +133,15 @@ async def queues(events: Sequence[Event], readers: int, keep: Kept) -> float:
     total = len(events)
 
     async def read(inbox: asyncio.Queue[Event], note: Callable[[Event], None] | None) -> None:
-        get = inbox.get
+        touched = 0
         if note is None:
-            for _ in range(total):
-                await get()
+            while touched < total:
+                await inbox.get()
+                touched += 1
         else:
-            for _ in range(total):
-                note(await get())
+            while touched < total:
+                note(await inbox.get())
+                touched += 1
 
     def put(event: Event) -> None:
         for inbox in inboxes:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -594,3 +597,23 @@ def test_a_closed_bus_takes_nothing_more():
             use()
     assert bus.statistics().published == 0
     assert "closed" in repr(bus)
+
+
+def test_the_wrong_way_loses_in_silence_and_the_right_way_tells():
+    path = Path(__file__).parent.parent / "examples" / "the_wrong_way.py"
+    spec = importlib.util.spec_from_file_location("the_wrong_way", path)
+    assert spec is not None
+    example = importlib.util.module_from_spec(spec)
+    sys.modules["the_wrong_way"] = example  # its dataclass looks for its module
+    spec.loader.exec_module(example)
+    got, longest = asyncio.run(example.wrong(bound=0))
+    assert got == [example.EVENTS] * 3
+    assert longest > example.EVENTS / 2, "a queue without a bound grows with its reader's lag"
+    got, longest = asyncio.run(example.wrong(bound=example.BOUND))
+    assert longest <= example.BOUND
+    assert got[2] < example.EVENTS / 2, "a bounded queue drops, and nobody is told"
+    accounts, held = asyncio.run(example.right())
+    assert held == example.BOUND
+    assert all(received + missed == example.EVENTS for received, missed in accounts)
+    assert accounts[0] == accounts[1] == (example.EVENTS, 0)
+    assert accounts[2][1] > 0

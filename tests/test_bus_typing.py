@@ -43,7 +43,7 @@ async def sample(bus: EventBus) -> None:
 
 def plain(event: Event, gap: Gap) -> int:
     reveal_type(event.data)  #: Any
-    InvoicePaid("7", 100).cents = 1  #! "cents"
+    InvoicePaid("7", 100).cents = 1  #! Property "cents" defined
     gap.missed + 1  #! Unsupported operand types
     return InvoicePaid("7", 100).cents
 """
