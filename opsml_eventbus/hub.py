@@ -111,13 +111,18 @@ class Hub:
             self._stamped,
         )
 
+        usual = ""  # the type of most events: one comparison instead of a look-up
+
         def publish(what: Any, priority: Priority | None = None) -> Event:
+            nonlocal usual
             try:
-                ready = what.__eventbus_lane__ is _NORMAL and what.type in admitted
+                ready = what.__eventbus_lane__ is _NORMAL and (what.type is usual or what.type in admitted)
             except AttributeError:
                 ready = False
             if not ready:
-                return otherwise(what, priority)
+                event = otherwise(what, priority)
+                usual = usual or event.type
+                return event
             items.append(what)
             for _ in ring.bell:
                 return what  # type: ignore[no-any-return]  # only an Event has that lane
