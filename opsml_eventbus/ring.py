@@ -393,47 +393,47 @@ class Cursor:
         found: given a run of events, the index of the last one looked for, or None.
         False when there was none; then the cursor is at the beginning.
         """
-        scout = Cursor(self.ring, "published")
-        scout.rewind()
-        best: tuple[int, list[int], Event] | None = None
-        while True:
-            at, side = scout.at, scout.side[:]
-            events = scout.take(_STRIDE)
-            if events is None:
-                break
-            if isinstance(events, Gap) or (index := found(events)) is None:
-                continue
-            ahead = scout.at, scout.side
-            scout.at, scout.side = at, side
-            scout.take(index + 1)
-            best = scout.at, scout.side, events[index]
-            scout.at, scout.side = ahead
         self.rewind()
+        best: tuple[Cursor, Event] | None = None
+        for start, events in self._runs():
+            index = found(events)
+            if index is not None:
+                # The main lane grows meanwhile, and what was found may just have gone: then it is not found.
+                gone = isinstance(start.take(index + 1), Gap)
+                best = None if gone else (start, events[index])
         if best is None:
             return False
-        self.at, self.side, self.last = best
+        place, self.last = best
+        self.at, self.side = place.at, place.side
         return True
 
     def keep_last(self, count: int, where: Callable[[Event], bool] | None) -> None:
         """Go forward until only `count` events that match `where` are ahead, in order of publication."""
-        start = self.at, self.side[:]
-        scout = Cursor(self.ring, "published")
-        scout.at, scout.side = start[0], start[1][:]
-        matches = 0
-        while (events := scout.take(_STRIDE)) is not None:
+        for start, events in reversed(list(self._runs())):
+            for index in range(len(events) - 1, -1, -1):
+                if where is None or where(events[index]):
+                    if count == 0:
+                        start.take(index + 1)
+                        self.at, self.side, self.last = start.at, start.side, events[index]
+                        return
+                    count -= 1
+
+    def _runs(self) -> Iterator[tuple[Cursor, list[Event]]]:
+        """What is ahead now, run by run in order of publication, each with a cursor before it."""
+        scout, end = self.copy_in_order(), self.ring.end
+        while scout.at <= end:  # the main lane grows meanwhile; the others cannot
+            start = scout.copy_in_order()
+            events = scout.take(_STRIDE)
+            if events is None:
+                return
             if not isinstance(events, Gap):
-                matches += len(events) if where is None else sum(1 for event in events if where(event))
-        skip = matches - count
-        scout.at, scout.side = start
-        while skip > 0:
-            # One at a time where it matters: the place is between two events.
-            events = scout.take(_STRIDE if where is None and skip >= _STRIDE else 1)
-            assert events is not None
-            if isinstance(events, Gap):
-                continue
-            skip -= len(events) if where is None or where(events[0]) else 0
-            self.last = events[-1]
-        self.at, self.side = scout.at, scout.side
+                yield start, events
+
+    def copy_in_order(self) -> Cursor:
+        """Another cursor at the same place, that reads in order of publication."""
+        copy = Cursor(self.ring, "published")
+        copy.at, copy.side = self.at, self.side[:]
+        return copy
 
 
 _STRIDE = 1024

@@ -167,8 +167,8 @@ def reader(does: str, before: int = 0) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("break_it", "test"),
     [
-        (lose_without_counting, the_law),
-        (lose_without_a_gap, the_law),
+        (lose_without_counting, policies.test_a_reader_that_is_lapped_again_and_again_accounts_for_every_event),
+        (lose_without_a_gap, policies.test_a_reader_that_is_lapped_again_and_again_accounts_for_every_event),
         (hand_out_twice, the_law),
         (keep_what_has_no_place, the_law),
         (ignore_the_stamps, rings.test_the_order_of_publication_is_put_back_together_from_the_lanes),

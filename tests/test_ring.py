@@ -181,3 +181,31 @@ def test_keeping_the_last_matching_ones_counts_in_order_of_publication():
         # What precedes the first that is kept and does not match may stand before it.
         kept = [number for number in read(cursor) if where is None or where(event(number))]
         assert kept == [n for n in range(first, 3000) if where is None or n % 10 == 0]
+
+
+def test_looking_back_while_the_main_lane_grows_begins_with_what_is_still_there():
+    ring = Ring(64, "s")
+    put(ring, *range(64))
+    put(ring, 100, priority=Priority.HIGH)
+    grown = iter(range(1000, 1200))
+
+    def growing(_event: Event) -> bool:
+        # As another thread would: publishing takes no lock.
+        ring.main.items.append(event(next(grown)))
+        return True
+
+    cursor = Cursor(ring, "published")
+    cursor.rewind()
+    cursor.keep_last(60, growing)
+    kept = read(cursor)
+    assert kept[-1] == next(grown) - 1
+    assert cursor.passed == cursor.missed + len([one for one in kept if isinstance(one, int)])
+
+    def found(events: list[Event]) -> int | None:
+        ring.main.items.extend([event(next(grown)) for _ in range(100)])
+        return 0
+
+    ring = Ring(64, "s")
+    grown = iter(range(1000, 2000))
+    put(ring, *range(64))
+    assert not Cursor(ring, "published").seek(found)
