@@ -30,7 +30,8 @@ from .hub import Hub
 from .ring import Order
 from .selection import Where, predicate
 from .statistics import BusStatistics
-from .subscription import Overflow, Subscription
+from .subscription import Subscription
+from .taking import Overflow
 
 PayloadT = TypeVar("PayloadT", bound=Payload)
 OtherT = TypeVar("OtherT", bound=Payload)

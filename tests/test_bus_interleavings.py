@@ -23,7 +23,8 @@ from opsml_eventbus.errors import BusClosed, WouldBlock
 from opsml_eventbus.event import Event, Gap, Priority
 
 FILES = {
-    str(Path(opsml_eventbus.__file__).parent / name) for name in ("ring.py", "hub.py", "subscription.py", "bus.py")
+    str(Path(opsml_eventbus.__file__).parent / name)
+    for name in ("ring.py", "hub.py", "taking.py", "subscription.py", "bus.py")
 }
 BLOCKED = 0.001  # seconds given to the other thread while this one holds the lock: it may not need it
 STEPS = {"lines": "line", "instructions": "opcode"}
