@@ -376,10 +376,19 @@ class Cursor:
 
     # ── beginning in the past ────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self) -> None:
-        """Go back to where the bus began. What the lanes no longer hold is lag, and counted as that."""
+    def begin(self) -> Gap | None:
+        """Go back to where the bus began. What the lanes no longer hold is lag, and counted as that.
+
+        A lossless cursor has no lag from then on; for it the Gap that comes first is returned.
+        """
         self.at = 0
         self.side = [0] * len(self.side)
+        if self.patience is not NEVER:
+            return None
+        ever = self.unread()
+        self.rewind()
+        lost = ever - self.unread()
+        return self._lose(lost) if lost else None
 
     def rewind(self) -> None:
         """Go back to the oldest event of every lane."""

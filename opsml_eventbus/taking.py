@@ -92,7 +92,7 @@ class Taking:
     def _find_beginning(self, last: int | Literal["all"] | None, after: str | None) -> None:
         cursor = self._cursor
         if after == "":
-            cursor.begin()
+            self._gap = cursor.begin()
         elif after is not None:
             if not cursor.seek(lambda events: _index_of(events, after)):
                 self._gap = Gap.new(None, after, "disconnect", source=self._hub.source)

@@ -306,6 +306,16 @@ def test_history_for_a_lossless_reader_takes_its_places():
     assert lossless.missed == 0
 
 
+@pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.LOW])
+def test_a_lossless_reader_from_the_very_beginning_is_told_what_is_gone_already(priority):
+    bus = EventBus(4)
+    for value in range(600):
+        bus.publish(number(value, priority))
+    lossless = bus.subscribe(overflow="block", after="")
+    assert data(lossless.drain()) == ["gap 596", 596, 597, 598, 599]
+    assert_all_accounted_for(lossless, 600)
+
+
 def test_a_sender_in_another_loop_is_served_too():
     bus = EventBus(1)
     lossless = bus.subscribe(overflow="block")
