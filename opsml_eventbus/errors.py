@@ -10,6 +10,12 @@
     │   ├── BusClosed           publish or subscribe after close
     │   ├── WouldBlock          a lossless subscriber is full; the event went to nobody
     │   └── Lagged              this subscription asked to be disconnected rather than miss events
+    ├── JournalError            a journal that cannot do what was asked: which file, and why
+    │   ├── JournalRefused      it will not be opened: no journal, not safe, ambiguous
+    │   │   └── JournalBusy     another writer holds it: who
+    │   ├── JournalDamaged      damage that recovery refuses to mend: where
+    │   ├── WriteRefused        this batch was not written; the journal goes on
+    │   └── JournalFailed       the journal is finished; what was not acknowledged is unknown
     └── EndError                an end of a pump: which one, and why
         ├── UnknownEnd          the text names no end we know
         ├── Unreachable         nothing answers there
@@ -131,6 +137,71 @@ class Lagged(BusError):
 
     def __str__(self) -> str:
         return f"the subscription fell behind and has ended; {self.missed} events were missed"
+
+
+class JournalError(EventError):
+    """A journal that cannot do what was asked.
+
+    path: the file or folder. reason: one clause.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class JournalRefused(JournalError):
+    """It will not be opened: no journal, no regular file, a link, or a folder with several logs (`found`)."""
+
+    def __init__(self, path: str, reason: str, found: Sequence[str] = ()) -> None:
+        super().__init__(path, reason)
+        self.found = tuple(found)
+
+
+class JournalBusy(JournalRefused):
+    """Another writer holds it. holder: who that is, as its lock file says (`pid 4711 on host since …`)."""
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(path, f"another writer holds it: {holder}")
+        self.holder = holder
+
+
+class JournalDamaged(JournalError):
+    """Damage where a crash cannot have done it, or where nothing tells the two apart. Nothing was changed.
+
+    line: counted from 1. offset: byte in the (decompressed) file. seq: the first record that is not sound.
+    durable: the last seq known to be on disk.
+    """
+
+    def __init__(self, path: str, reason: str, *, line: int, offset: int, seq: int, durable: int) -> None:
+        super().__init__(path, reason)
+        self.line = line
+        self.offset = offset
+        self.seq = seq
+        self.durable = durable
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}: byte {self.offset}"
+        return f"{place}: {self.reason} (seq {self.seq}; durable to {self.durable})"
+
+
+class WriteRefused(JournalError):
+    """This batch was not written, or was undone; the journal goes on, and later batches may succeed.
+
+    Send the same events again: their ids make a repetition harmless.
+    """
+
+
+class JournalFailed(JournalError):
+    """The journal is finished: an fsync failed, the file was moved away, or a write could not be undone.
+
+    Nothing is acknowledged after it. What had not been acknowledged may or may not be in the file: open it again and
+    send the same events again; their ids make a repetition harmless.
+    """
 
 
 class EndError(EventError):

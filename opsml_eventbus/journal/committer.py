@@ -1,0 +1,469 @@
+"""The thread that owns a log's file. Group commit: whatever was queued while the last batch was written and synced is
+the next batch; strictly write, sync, acknowledge, next. A second thread compresses and removes finished files, so that
+nobody's acknowledgement waits for that.
+
+However this thread ends, everyone who waits for it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from opsml_eventbus.errors import EventError, JournalFailed, JournalRefused, WriteRefused
+
+from .compress import compress_segment, remove_leftovers, remove_segment
+from .disk import Lock, make_folder
+from .format import Head
+from .live import Fsync, LiveFile, Notice, Notify
+from .recovery import Recovery, open_live
+from .segments import Segment, list_log
+from .sign import Signer
+
+logger = logging.getLogger("opsml_eventbus")
+
+BATCH_BYTES = 4 << 20  # of a group commit: bounds memory, and how long a batch's first event waits for its last
+IDLE_SECONDS = 1.0  # without events, before a checkpoint is left
+RETRY_SECONDS = 1.0  # between two tries of what failed: a blocked write, a rotation put off
+_ROUTINE = frozenset({"rotated", "pruned", "resumed"})
+SPACE_SECONDS = 5.0  # between two looks at the space that is left
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a journal is kept; `Journal` says what each means. interval, rotate_every: seconds."""
+
+    fsync: Fsync = "always"
+    interval: float = 0.0
+    rotate_size: int | None = None
+    rotate_count: int | None = None
+    rotate_every: float | None = None
+    keep: int | None = None
+    compress: Literal["gzip", "zstd"] | None = None
+    on_error: Literal["halt", "block"] = "halt"
+    min_free: int = 0
+
+
+class Ack(NamedTuple):
+    """seq: of the last line written by this append. durable: the last seq on disk. refused: events that could not be
+    written at all; a Gap (`invalid`) stands for each."""
+
+    seq: int
+    durable: int
+    refused: int = 0
+
+
+class Append(NamedTuple):
+    """Lines to be written together. size: their bytes. future: of `loop`, to be resolved with an Ack."""
+
+    lines: Sequence[bytes]
+    size: int
+    refused: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Ack]
+
+
+class Rotate(NamedTuple):
+    """Finish the current file now."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Ack]
+
+
+class _Close(NamedTuple):
+    pass
+
+
+class Committer:
+    """Made in the loop that opens the journal. `open`, then `start`, then `put`s from any thread, then `stop`."""
+
+    def __init__(
+        self,
+        path: Path,
+        policy: Policy,
+        *,
+        signer: Signer | None,
+        clock: Callable[[], int],
+        notify: Notify | None,
+    ) -> None:
+        self.path = path
+        self._policy = policy
+        self._signer = signer
+        self._clock = clock
+        self._notify = notify
+        self._loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._jobs: queue.SimpleQueue[Append | Rotate | _Close] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # between a `put` and the end: no job may be queued behind the last answer
+        self._closing = threading.Event()
+        self._lock: Lock | None = None
+        self._file: LiveFile | None = None
+        self._tidy = _Tidy(path, policy.compress, self._note)
+        self.failure: EventError | None = None
+        self.head = Head()
+        self.durable = 0
+        self._last_write = 0.0  # monotonic
+        self._unsynced_since = 0.0  # monotonic time of the oldest write that is not synced; 0 when there is none
+        self._retry_at = 0.0  # a rotation or checkpoint that was put off is not tried again before
+        self._space_at = 0.0
+        self._short = False
+
+    # ── called by others ──
+
+    def open(self) -> Recovery:
+        """Take the lock, recover, open. Blocks; in any thread. Raises as `Journal` says."""
+        make_folder(self.path.parent)
+        self._lock = Lock(self.path)
+        try:
+            remove_leftovers(self.path)
+            self._file, recovery = open_live(self.path, self._policy.fsync, signer=self._signer, clock=self._clock)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._publish(self._file)
+        if recovery.cut:
+            kept = recovery.kept.name if recovery.kept is not None else ""
+            self._note("recovered", f"a torn tail of {recovery.cut:,} bytes was cut and is kept as {kept}")
+        return recovery
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name=f"journal {self.path.name}", daemon=True).start()
+
+    def put(self, job: Append | Rotate) -> None:
+        """Queue a job; its future is resolved in its loop. Raises the error that ended the journal."""
+        with self._gate:
+            if self.failure is not None:
+                raise self.failure
+            self._jobs.put(job)
+
+    async def stop(self) -> None:
+        """Write what is queued, leave a checkpoint, give everything back."""
+        self._closing.set()
+        self._jobs.put(_Close())
+        await asyncio.shield(self._finished)
+
+    def opened_for_nobody(self, opening: asyncio.Future[Recovery]) -> None:
+        """Whoever opened it was cancelled while it was being opened."""
+        if not opening.cancelled() and opening.exception() is None:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Give back what is held without a word to the file: it was opened for nobody, or this is a forked child."""
+        if self._file is not None:
+            self._file.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        ending: EventError = JournalRefused(str(self.path), "the journal is closed")
+        try:
+            assert self._file is not None
+            self._serve(self._file)
+        except EventError as error:
+            ending = error
+        except BaseException as error:
+            logger.exception("journal %s: its writer ended", self.path)
+            ending = JournalFailed(str(self.path), f"{type(error).__name__}: {error}")
+        with self._gate:
+            self.failure = ending
+        if isinstance(ending, JournalFailed):
+            self._note("failed", ending.reason)
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if not isinstance(job, _Close):
+                self._refuse([job], ending)
+        self._tidy.stop()
+        self.let_go()
+        self._call(self._loop, _finish, self._finished)
+
+    def _serve(self, file: LiveFile) -> None:
+        self._clean_up(file)
+        job: Append | Rotate | _Close | None = None
+        while True:
+            if job is None:
+                with contextlib.suppress(queue.Empty):
+                    job = self._jobs.get(timeout=self._patience(file))
+            if isinstance(job, Append):
+                batch, job = self._gather(job)
+                self._commit(file, batch)
+            elif isinstance(job, Rotate):
+                self._rotate_for(file, job)
+                job = None
+            elif isinstance(job, _Close):
+                break
+            self._due(file)
+        self._leave(file)
+
+    def _gather(self, first: Append) -> tuple[list[Append], Append | Rotate | _Close | None]:
+        """The batch that begins with `first`: what is queued up to a batch's size; and the job that must come after."""
+        batch, size = [first], first.size
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return batch, None
+            if not isinstance(job, Append) or size + job.size > BATCH_BYTES:
+                return batch, job
+            batch.append(job)
+            size += job.size
+
+    def _commit(self, file: LiveFile, batch: list[Append]) -> None:
+        lines = batch[0].lines if len(batch) == 1 else [line for job in batch for line in job.lines]
+        try:
+            file.check_place()
+            self._rotate_if_due(file, sum(job.size for job in batch))
+            self._write(file, lines)
+            self._last_write = time.monotonic()
+            if self._policy.fsync == "always":
+                file.sync()
+                # Nobody is told "on disk" of a file that has no name any more.
+                file.check_place()
+            elif not self._unsynced_since:
+                self._unsynced_since = self._last_write
+        except WriteRefused as error:
+            self._refuse(batch, error)
+            return
+        except BaseException as error:
+            failure = error if isinstance(error, EventError) else JournalFailed(str(self.path), str(error))
+            self._refuse(batch, failure)
+            raise
+        self._publish(file)
+        self._acknowledge(batch)
+
+    def _write(self, file: LiveFile, lines: Sequence[bytes]) -> None:
+        blocked = False
+        while True:
+            try:
+                file.append(lines)
+                break
+            except WriteRefused as error:
+                if self._policy.on_error == "halt" or self._closing.is_set():
+                    raise
+                if not blocked:
+                    self._note("blocked", f"{error.reason}; tried again each {RETRY_SECONDS:g} s")
+                blocked = True
+                self._closing.wait(RETRY_SECONDS)
+                file.check_place()
+        if blocked:
+            self._note("resumed", "the write succeeded")
+
+    def _acknowledge(self, batch: Iterable[Append]) -> None:
+        durable = self.durable
+        seq = self.head.seq - sum(len(job.lines) for job in batch)
+        answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Ack], Ack]]] = {}
+        for job in batch:
+            seq += len(job.lines)
+            answers.setdefault(job.loop, []).append((job.future, Ack(seq, durable, job.refused)))
+        for loop, results in answers.items():
+            self._call(loop, _resolve, results)
+
+    def _refuse(self, jobs: Iterable[Append | Rotate], error: EventError) -> None:
+        for job in jobs:
+            self._call(job.loop, _reject, job.future, error)
+
+    # ── what is due without being asked for ──
+
+    def _patience(self, file: LiveFile) -> float | None:
+        """Seconds until something is due; None while nothing is."""
+        now = time.monotonic()
+        due = []
+        if self._unsynced_since:
+            due.append(self._unsynced_since + self._policy.interval)
+        if not file.state.settled and self._policy.fsync != "never":
+            due.append(max(self._last_write + IDLE_SECONDS, self._retry_at))
+        every = self._policy.rotate_every
+        if every is not None and file.state.tally.events:
+            due.append(max(now + every - self._clock() / 1e9 % every, self._retry_at))
+        return max(0.0, min(due) - now) if due else None
+
+    def _due(self, file: LiveFile) -> None:
+        now = time.monotonic()
+        if self._unsynced_since and now >= self._unsynced_since + self._policy.interval:
+            self._sync(file)
+        idle = now >= self._last_write + IDLE_SECONDS and now >= self._retry_at
+        if idle and not file.state.settled and self._policy.fsync != "never":
+            file.check_place()
+            self._try(file.checkpoint, "space", "no checkpoint")
+            self._unsynced_since = 0.0
+            self._publish(file)
+        if self._policy.rotate_every is not None:
+            self._rotate_if_due(file, 0)
+        if self._policy.min_free and now >= self._space_at:
+            self._space_at = now + SPACE_SECONDS
+            self._look_for_space(file)
+
+    def _sync(self, file: LiveFile) -> None:
+        file.sync()
+        file.check_place()
+        self._unsynced_since = 0.0
+        self._publish(file)
+
+    def _leave(self, file: LiveFile) -> None:
+        """In good order: synced, and a checkpoint that says so."""
+        if not file.state.settled:
+            file.check_place()
+            if not self._try(file.checkpoint, "space", "closed without a checkpoint"):
+                file.sync()  # the events themselves are on disk all the same
+            self._publish(file)
+
+    def _look_for_space(self, file: LiveFile) -> None:
+        free = file.free_bytes()
+        if free < self._policy.min_free and not self._short:
+            self._note("space", f"{free:,} bytes are free, less than {self._policy.min_free:,}")
+        self._short = free < self._policy.min_free
+
+    def _try(self, action: Callable[[], Any], kind: str, consequence: str) -> bool:
+        """Something that may be put off when there is no room for it."""
+        try:
+            action()
+        except WriteRefused as error:
+            if not self._retry_at or time.monotonic() >= self._retry_at + RETRY_SECONDS:
+                self._note(kind, f"{consequence}: {error.reason}")
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            return False
+        return True
+
+    # ── rotation ──
+
+    def _rotate_if_due(self, file: LiveFile, coming: int) -> None:
+        policy, state = self._policy, file.state
+        if not state.tally.events or time.monotonic() < self._retry_at:
+            return
+        every = None if policy.rotate_every is None else int(policy.rotate_every * 1e9)
+        if (
+            (policy.rotate_size is not None and state.size + coming > policy.rotate_size)
+            or (policy.rotate_count is not None and state.tally.events >= policy.rotate_count)
+            or (every is not None and self._clock() // every != state.begun // every)
+        ):
+            self._try(lambda: self._rotate(file), "rotation", "put off, the old file goes on")
+
+    def _rotate_for(self, file: LiveFile, job: Rotate) -> None:
+        try:
+            if file.state.tally.events:
+                file.check_place()
+                self._rotate(file)
+        except WriteRefused as error:
+            self._refuse([job], error)
+        except BaseException as error:
+            self._refuse([job], error if isinstance(error, EventError) else JournalFailed(str(self.path), str(error)))
+            raise
+        else:
+            self._call(job.loop, _resolve, [(job.future, Ack(self.head.seq, self.durable))])
+
+    def _rotate(self, file: LiveFile) -> None:
+        finished = file.rotate()
+        self._unsynced_since = 0.0
+        self._publish(file)
+        self._note("rotated", f"finished {finished.name}")
+        self._clean_up(file)
+
+    def _clean_up(self, file: LiveFile) -> None:
+        """Declare what is too old and have it removed; compress the rest."""
+        if self._policy.keep is not None:
+            try:
+                for segment in file.declare_pruned(self._policy.keep):
+                    self._tidy.remove(segment)
+            except (WriteRefused, OSError, EOFError, ValueError) as error:
+                self._note("pruning", f"put off: {error}")
+            self._publish(file)
+        if self._policy.compress is not None:
+            for segment in list_log(self.path).sealed:
+                if not segment.packed:
+                    self._tidy.compress(segment)
+
+    # ── telling ──
+
+    def _publish(self, file: LiveFile) -> None:
+        self.head, self.durable = file.state.head, file.state.durable
+
+    def _note(self, kind: str, detail: str) -> None:
+        logger.log(
+            logging.DEBUG if kind == "rotated" else logging.WARNING, "journal %s: %s: %s", self.path, kind, detail
+        )
+        if self._notify is not None:
+            self._call(self._loop, self._notify, Notice(kind, str(self.path), detail))
+
+    def _call(self, loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # That loop is closed: nobody is left in it to be told.
+            logger.debug("journal %s: a loop that waited for it is closed", self.path)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _resolve(results: Iterable[tuple[asyncio.Future[Ack], Ack]]) -> None:
+    for future, ack in results:
+        if not future.done():  # cancelled; it was written all the same
+            future.set_result(ack)
+
+
+def _reject(future: asyncio.Future[Ack], error: EventError) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+class _Tidy:
+    """Compressing and removing finished files, in order, in a thread that is started when there is something to do.
+
+    What fails is told and left: the plain file is still there, and the next rotation or start tries again.
+    """
+
+    def __init__(self, path: Path, compression: str | None, note: Callable[[str, str], None]) -> None:
+        self._path = path
+        self._compression = compression
+        self._note = note
+        self._jobs: queue.SimpleQueue[tuple[str, Segment] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._queued: set[Path] = set()
+
+    def compress(self, segment: Segment) -> None:
+        if segment.path not in self._queued:
+            self._queued.add(segment.path)
+            self._put("compression", segment)
+
+    def remove(self, segment: Segment) -> None:
+        self._put("pruning", segment)
+
+    def stop(self) -> None:
+        """Finish what was asked for. The log stays locked until then."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+
+    def _put(self, kind: str, segment: Segment) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"journal {self._path.name}: tidy", daemon=True)
+            self._thread.start()
+        self._jobs.put((kind, segment))
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            kind, segment = job
+            try:
+                if kind == "pruning":
+                    remove_segment(segment)
+                    self._note("pruned", f"removed {segment.path.name}")
+                elif self._compression is not None and segment.path.exists():
+                    compress_segment(segment, self._compression)
+            except (OSError, ValueError, EOFError, EventError) as error:
+                self._note(kind, f"{segment.path.name} is left as it is: {error}")
+            finally:
+                self._queued.discard(segment.path)

@@ -1,0 +1,273 @@
+"""The journal's format, version 1. Pure: bytes in, values out. `docs/journal-format.md` says it for other languages.
+
+A journal is a log of JSON lines in one file or several, each line ended by one LF. A line is an event's canonical line
+with three members appended, spelled exactly so and always last:
+
+    …,"seq":42,"durable":40,"chain":"<64 lower-case hex digits>"}
+
+    seq      counts every line of the log from 1, control records too, across its files.
+    durable  the last seq that was known to be on disk before the batch of this line was written. It never falls.
+    chain    SHA-256( "eventbus/journal/v1" NUL · chain of the line before, 32 bytes · this line up to `,"chain":"` ).
+             Before the first line of a log stand 32 zero bytes.
+
+The bytes are hashed as they stand in the file; nothing is ever serialised again to check it. `durable` is what tells a
+torn tail from damage: what a power cut can spoil was not on disk yet, so it lies behind the greatest `durable`.
+
+Control records are lines too. Their types start with `eventbus.journal.`, and they are never shown, counted, replayed
+or copied:
+
+    open        the first line of every file.
+    checkpoint  after a second without events, at close (both: all before it is on disk), and after every MiB.
+    seal        the last line of a file that was finished; the file is then renamed and never written again.
+    recovered   after a torn tail was cut: what was cut, and where it was kept.
+    pruned      before the oldest file is removed: only a declared beginning may be missing.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import hexlify
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from opsml_eventbus.codec import encode_line, format_time, parse_time
+from opsml_eventbus.errors import InvalidEvent
+from opsml_eventbus.event import Event, new_id
+
+FORMAT = 1
+DOMAIN = b"eventbus/journal/v1\0"
+ZERO = bytes(32)
+CHAIN_BYTES = 76  # `,"chain":"` + 64 digits + `"}`
+MAX_SEQ = 10**19 - 1  # twenty digits would not fit an unsigned 64-bit integer
+CONTROL_PREFIX = "eventbus.journal."
+CONTROL_SOURCE = "eventbus.journal"
+CONTROL_MARK = b'"type":"eventbus.journal.'  # inside a string the quotes would be escaped: only a member spells this
+
+_PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}')
+_PLACE_END = re.compile(_PLACE.pattern + rb"\Z")
+PLACE_BYTES = 7 + 19 + 11 + 19 + CHAIN_BYTES
+TIME_MARK = b',"time":"'
+
+
+class Place(NamedTuple):
+    """A line's place in its journal. start: where it begins in the line; end: behind its closing brace."""
+
+    seq: int
+    durable: int
+    chain: bytes
+    start: int
+    end: int
+
+
+class Head(NamedTuple):
+    """Where a chain stands: behind the line `seq`, whose chain value is `chain` (32 bytes)."""
+
+    seq: int = 0
+    chain: bytes = ZERO
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.chain.hex()}"
+
+
+START = Head()
+
+
+def parse_head(text: str) -> Head:
+    """`SEQ:CHAIN` as `--expect` takes it. Raises ValueError."""
+    seq, separator, chain = text.partition(":")
+    if not separator or not seq.isdecimal() or re.fullmatch("[0-9a-f]{64}", chain) is None:
+        raise ValueError(f"{text[:100]!r} is not SEQ:CHAIN (a number, a colon, 64 hex digits)")
+    return Head(int(seq), bytes.fromhex(chain))
+
+
+def link(chain: bytes, body: bytes) -> bytes:
+    """The chain value of a line: `chain` of the line before it, `body` its bytes before `,"chain":"`."""
+    return sha256(DOMAIN + chain + body).digest()
+
+
+def read_place(line: bytes) -> Place | None:
+    """The place at the end of a line (without its newline), or None."""
+    match = _PLACE_END.search(line, max(0, len(line) - PLACE_BYTES))
+    return _to_place(match) if match else None
+
+
+def embedded_places(line: bytes) -> list[Place]:
+    """Every place inside damaged bytes: where lines end whose separator was lost."""
+    return [_to_place(match) for match in _PLACE.finditer(line)]
+
+
+def _to_place(match: re.Match[bytes]) -> Place:
+    return Place(int(match[1]), int(match[2]), bytes.fromhex(match[3].decode()), match.start(), match.end())
+
+
+def write_lines(head: Head, durable: int, lines: Iterable[bytes]) -> tuple[Head, bytes]:
+    """Canonical lines (without newline) given their places behind `head`; the new head and the bytes to append."""
+    seq, chain = head
+    middle = b',"durable":%d' % durable
+    out: list[bytes] = []
+    add = out.append
+    for line in lines:
+        seq += 1
+        body = b'%b,"seq":%d%b' % (line[:-1], seq, middle)
+        chain = sha256(DOMAIN + chain + body).digest()
+        add(body)
+        add(b',"chain":"%b"}\n' % hexlify(chain))
+    return Head(seq, chain), b"".join(out)
+
+
+def time_text(line: bytes) -> bytes | None:
+    """The `time` of a canonical line as it stands there (30 bytes, ordered as the times are), or None."""
+    start = line.find(TIME_MARK) + 9
+    text = line[start : start + 30]
+    return text if start > 8 and len(text) == 30 and text[29] == 0x5A and text[19] == 0x2E else None
+
+
+class Tally(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What a file holds so far. events: events and Gaps, control records not counted.
+
+    least, greatest: the least and greatest `time` among them as text, None before the first. Clocks step back, so
+    they need not be the first and last.
+    """
+
+    events: int = 0
+    least: str | None = None
+    greatest: str | None = None
+
+    def add(self, lines: Sequence[bytes]) -> Tally:
+        """With the canonical lines of some more events and Gaps."""
+        times = [text for line in lines if (text := time_text(line))]
+        if not times:
+            return msgspec.structs.replace(self, events=self.events + len(lines))
+        least, greatest = min(times).decode(), max(times).decode()
+        return Tally(
+            self.events + len(lines),
+            least if self.least is None or least < self.least else self.least,
+            greatest if self.greatest is None or greatest > self.greatest else self.greatest,
+        )
+
+    def reaches(self, since: int) -> bool:
+        """Is any event of `since` (ns) or later among them?"""
+        return self.greatest is not None and parse_time(self.greatest) >= since
+
+
+# ── control records ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Open(msgspec.Struct, frozen=True):
+    """The first line of a file.
+
+    format: 1. log: the log's id, the same in all its files. first: the seq of this very line.
+    previous: the chain value of the line before, in the file before; zeros at the start of a log.
+    fsync: the writer's policy for this file: `always`, `interval` or `never`.
+    sealed: what the file before held, so that a reader can skip it without opening it; None at the start.
+    """
+
+    format: int
+    log: str
+    first: int
+    previous: str
+    fsync: str
+    sealed: Tally | None = None
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """A signed head: `value` (128 hex digits, Ed25519) is made over
+    `eventbus/journal/head/v1` NUL log id NUL seq as decimal NUL chain as hex, of the line before this record.
+
+    key: the first 16 hex digits of the SHA-256 of the raw public key, to tell keys apart.
+    """
+
+    seq: int
+    chain: str
+    key: str
+    value: str
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Up to its `durable`, what stands before it is on disk: written when idle and at close it says so of everything.
+    tally: of this file so far."""
+
+    tally: Tally
+    signature: Signature | None = None
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """The end of a finished file. tally: of all of it."""
+
+    tally: Tally
+    signature: Signature | None = None
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """A tail was cut. bytes: how many. offset: where in the file it began. kept: the name of the file it was copied
+    to, in the same folder. sha256: of the bytes cut. salvaged: lines of it that were written anew behind this record
+    (`eventbus repair`; a recovery at start never does)."""
+
+    bytes: int
+    offset: int
+    kept: str
+    sha256: str
+    salvaged: int = 0
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """The file that began with the line `first` may be gone; the log then begins with the line `before`, whose
+    predecessor's chain value was `chain`."""
+
+    first: int
+    before: int
+    chain: str
+    tally: Tally
+
+
+Control = Open | Checkpoint | Seal | Recovered | Pruned
+ControlT = TypeVar("ControlT", Open, Checkpoint, Seal, Recovered, Pruned)
+
+_CONTROLS: dict[str, type[Control]] = {
+    CONTROL_PREFIX + cls.__name__.lower(): cls for cls in (Open, Checkpoint, Seal, Recovered, Pruned)
+}
+_decode = msgspec.json.Decoder
+
+
+class _Typed(msgspec.Struct):
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_typed = msgspec.json.Decoder(_Typed).decode
+
+
+def control_line(record: Control, now: int) -> bytes:
+    """A control record as a canonical line; it gets its place like any other. now: ns since the epoch."""
+    name = CONTROL_PREFIX + record.__class__.__name__.lower()
+    return encode_line(Event(new_id(now), CONTROL_SOURCE, name, now, msgspec.to_builtins(record)))
+
+
+def is_control(line: bytes) -> bool:
+    """Is this line one of the journal's own? Exact: an event whose payload spells the mark is none."""
+    if CONTROL_MARK not in line:
+        return False
+    try:
+        return _decode_typed(line).type.startswith(CONTROL_PREFIX)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def read_control(line: bytes) -> Control | None:
+    """The control record on a line, None where it is none we know. Raises InvalidEvent: one with wrong members."""
+    if CONTROL_MARK not in line:
+        return None
+    try:
+        typed = _decode_typed(line)
+        cls = _CONTROLS.get(typed.type)
+        return None if cls is None else msgspec.json.decode(bytes(typed.data), type=cls)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidEvent(str(error), "data") from error
+
+
+def format_bound(time: int) -> bytes:
+    """A time (ns) as the text that `time_text` compares with."""
+    return format_time(time).encode()

@@ -1,0 +1,72 @@
+"""Bytes → blocks of whole lines, each knowing where it stands. Memory is bounded whatever the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from opsml_eventbus.codec import MAX_EVENT_BYTES
+
+from .format import PLACE_BYTES
+
+BLOCK_BYTES = 256 << 10  # large enough that a block's price vanishes, small enough to stay in a core's cache
+LINE_BYTES = MAX_EVENT_BYTES + PLACE_BYTES
+HELD_BYTES = 4096  # of a line that is too long, or never ends: enough to show what it is
+
+
+class Block(NamedTuple):
+    """Some lines of a file. data: without the last newline; height: how many lines.
+
+    offset: of the first byte in the (decompressed) file. number: of the first line, from 1.
+    end: of the last line, its newline included. whole: False for the one line after the last newline of a file.
+    oversize: this one line is too long; only its beginning is here.
+    """
+
+    offset: int
+    number: int
+    data: bytes
+    height: int
+    end: int
+    whole: bool = True
+    oversize: bool = False
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines, without their newlines."""
+        return self.data.split(b"\n")
+
+
+def read_blocks(
+    read: Callable[[int], bytes], offset: int = 0, number: int = 1, *, size: int = BLOCK_BYTES
+) -> Iterator[Block]:
+    """All that `read` gives until it gives nothing, as Blocks. A last line without a newline comes as one of its own.
+
+    offset, number: where `read` begins in its file.
+    """
+    rest = b""
+    long = 0  # bytes of a line that grew too long, beyond what is kept in `rest`
+    while chunk := read(size):
+        cut = chunk.rfind(b"\n")
+        if cut < 0:
+            rest, long = _hold(rest + chunk, long)
+            continue
+        if long:  # its newline has come
+            first = chunk.find(b"\n")
+            end = offset + len(rest) + long + first + 1
+            yield Block(offset, number, rest, 1, end, oversize=True)
+            offset, number, rest, long = end, number + 1, b"", 0
+            chunk, cut = chunk[first + 1 :], cut - first - 1
+        if cut >= 0:
+            data = rest + chunk[:cut]
+            count, end = data.count(b"\n") + 1, offset + len(data) + 1
+            yield Block(offset, number, data, count, end)
+            offset, number, rest = end, number + count, b""
+        rest, long = _hold(rest + chunk[cut + 1 :], long)
+    if rest:
+        yield Block(offset, number, rest, 1, offset + len(rest) + long, whole=False, oversize=long > 0)
+
+
+def _hold(rest: bytes, long: int) -> tuple[bytes, int]:
+    if long or len(rest) > LINE_BYTES:
+        return rest[:HELD_BYTES], long + max(0, len(rest) - HELD_BYTES)
+    return rest, 0

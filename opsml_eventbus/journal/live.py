@@ -1,0 +1,287 @@
+"""The live file of a log: lines appended, synced, sealed, pruned. Used by one thread; knows no asyncio.
+
+What it promises:
+- A write that fails is undone: the file ends at a whole record again, and the batch is refused (`WriteRefused`).
+- A sync that fails is final (`JournalFailed`): the kernel may have dropped the bytes and call the next sync a success,
+  and reading back shows the page cache, not the disk.
+- A rotation that cannot be finished is put off before anything was changed: the next file, its first line included, is
+  on disk before the old one is sealed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from opsml_eventbus.codec import parse_time
+from opsml_eventbus.errors import JournalFailed, WriteRefused
+
+from .disk import open_file, pread_all, renew, stands_at, sync, write_all
+from .format import (
+    FORMAT,
+    Checkpoint,
+    Control,
+    Head,
+    Open,
+    Pruned,
+    Seal,
+    Tally,
+    control_line,
+    read_control,
+    time_text,
+    write_lines,
+)
+from .segments import Segment, list_log, segment_path
+from .sign import Signer
+
+Fsync = Literal["always", "interval", "never"]
+MARK_BYTES = 1 << 20  # a checkpoint this often lets a reader find a time without reading the file
+NEXT_SUFFIX = ".next"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the operator should know while the journal goes on.
+
+    kind: `recovered` (a torn tail was cut), `rotated`, `rotation` (put off), `space` (little is left), `blocked` and
+    `resumed` (a write failed and is tried again), `compression` and `pruning` (failed; tried again at the next
+    rotation), `pruned`, `failed` (the journal is finished). detail: one clause.
+    """
+
+    kind: str
+    path: str
+    detail: str = ""
+
+
+Notify = Callable[[Notice], None]
+
+
+@dataclass(slots=True)
+class State:
+    """Where a live file stands. first: seq of its open record. size: bytes, up to the last whole record. settled: its
+    last line is a checkpoint, or it holds nothing but its open record. marked: size at the last checkpoint. begun: when
+    its first event was written (ns), its open record until then."""
+
+    log: str
+    first: int
+    head: Head
+    durable: int
+    size: int
+    tally: Tally
+    settled: bool
+    begun: int
+    marked: int = 0
+
+
+class LiveFile:
+    """An open live file. folder: a descriptor of its folder, held so that a rotation need not find a free one."""
+
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        folder: int,
+        state: State,
+        fsync: Fsync,
+        *,
+        signer: Signer | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.path = path
+        self.state = state
+        self.fsync = fsync
+        self._descriptor = descriptor
+        self._folder = folder
+        self._signer = signer
+        self._clock = clock
+
+    # ── lines ──
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Write canonical lines of events and Gaps, all or none. Raises WriteRefused, JournalFailed."""
+        state = self.state
+        tally = state.tally.add(lines)
+        begun = state.begun if state.tally.events else self._clock()
+        if state.size - state.marked >= MARK_BYTES:
+            # Before the batch, so that it counts only what the file holds already.
+            lines = [self._checkpoint(), *lines]
+            marked = state.size
+        else:
+            marked = state.marked
+        self._write(lines)
+        state.tally, state.begun, state.marked, state.settled = tally, begun, marked, False
+
+    def checkpoint(self) -> None:
+        """Sync, then say so in the file. Raises WriteRefused, JournalFailed."""
+        self.sync()
+        self._write([self._checkpoint()])
+        self.state.marked, self.state.settled = self.state.size, True
+        self.sync()
+
+    def record(self, control: Control) -> None:
+        """Write any other control record, and sync. Raises WriteRefused, JournalFailed."""
+        self._control(control_line(control, self._clock()))
+        self.sync()
+
+    def sync(self) -> None:
+        """Everything written so far to the disk, unless the policy is `never`. Raises JournalFailed."""
+        if self.fsync == "never" or self.state.durable == self.state.head.seq:
+            return
+        try:
+            sync(self._descriptor)
+        except OSError as error:
+            raise JournalFailed(str(self.path), f"fsync: {error.strerror}") from error
+        self.state.durable = self.state.head.seq
+
+    def renew(self, offset: int) -> None:
+        """Make sure of the bytes from `offset` on, whatever became of earlier syncs. Raises JournalFailed."""
+        renew(self._descriptor, self.path, offset)
+        self.state.durable = self.state.head.seq
+
+    def tail(self, size: int) -> bytes:
+        """Its last bytes."""
+        return pread_all(self._descriptor, max(0, self.state.size - size), size)
+
+    def check_place(self) -> None:
+        """Raises JournalFailed: the file was renamed or removed from outside."""
+        if not stands_at(self.path, self._descriptor):
+            raise JournalFailed(str(self.path), "the file was moved or removed from outside")
+
+    def free_bytes(self) -> int:
+        """What the file system has left for us."""
+        status = os.fstatvfs(self._descriptor)
+        return status.f_bavail * status.f_frsize
+
+    def close(self) -> None:
+        """Give the descriptors back; writes nothing."""
+        for descriptor in (self._descriptor, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor = self._folder = -1
+
+    def _checkpoint(self) -> bytes:
+        state = self.state
+        signature = self._signer.sign(state.log, state.head) if self._signer is not None else None
+        return control_line(Checkpoint(state.tally, signature), self._clock())
+
+    def _control(self, line: bytes) -> None:
+        self._write([line])
+        self.state.settled = False
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        state = self.state
+        head, data = write_lines(state.head, state.durable, lines)
+        self._write_bytes(data)
+        state.head = head
+
+    def _write_bytes(self, data: bytes) -> None:
+        try:
+            write_all(self._descriptor, data)
+        except OSError as error:
+            try:
+                os.ftruncate(self._descriptor, self.state.size)
+            except OSError as second:
+                reason = f"a failed write ({error.strerror}) could not be undone: {second.strerror}"
+                raise JournalFailed(str(self.path), reason) from second
+            raise WriteRefused(str(self.path), error.strerror or str(error)) from error
+        self.state.size += len(data)
+
+    # ── rotation ──
+
+    def rotate(self) -> Path:
+        """Seal this file, give it its name, and go on in a new one. The name it now has.
+
+        Raises WriteRefused: put off, nothing was changed. Raises JournalFailed.
+        """
+        self.sync()
+        state, now = self.state, self._clock()
+        durable = state.durable if self.fsync == "never" else state.head.seq
+        signature = self._signer.sign(state.log, state.head) if self._signer is not None else None
+        sealed, seal = write_lines(state.head, durable, [control_line(Seal(state.tally, signature), now)])
+        durable = state.durable if self.fsync == "never" else sealed.seq
+        target = segment_path(self.path, state.first)
+        if os.path.lexists(target):
+            raise JournalFailed(str(self.path), f"{target.name} is there already")
+        temporary = self.path.with_name(self.path.name + NEXT_SUFFIX)
+        opened = open_record(state.log, sealed, self.fsync, state.tally)
+        try:
+            descriptor, following = start_file(temporary, opened, sealed, durable, now, self.fsync)
+        except OSError as error:
+            raise WriteRefused(str(self.path), f"the next file: {error.strerror}") from error
+        try:
+            self._write_bytes(seal)
+            state.head = sealed
+            self.sync()
+            try:
+                self.path.rename(target)
+                temporary.rename(self.path)
+                if self.fsync != "never":
+                    os.fsync(self._folder)
+            except OSError as error:
+                raise JournalFailed(str(self.path), f"rotation: {error.strerror}") from error
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self.state = descriptor, following
+        return target
+
+    def declare_pruned(self, keep: int) -> list[Segment]:
+        """Say in the log which of its oldest files may go, so that `keep` finished ones are left; they are not removed
+        yet. Raises WriteRefused, JournalFailed, and OSError where a file cannot be read."""
+        log = list_log(self.path)
+        segments = [*log.sealed, None]
+        going = list(log.sealed[: max(0, len(log.sealed) - keep)])
+        for segment, following in zip(going, segments[1:], strict=False):
+            opened = read_open(following or Segment(self.path, None))
+            assert segment.first is not None
+            if opened is not None:
+                tally = opened.sealed or Tally()
+                self._control(control_line(Pruned(segment.first, opened.first, opened.previous, tally), self._clock()))
+        if going:
+            self.sync()
+        return going
+
+
+def open_record(log: str, behind: Head, fsync: Fsync, sealed: Tally | None) -> Open:
+    """The first line of a file that follows `behind`."""
+    return Open(FORMAT, log, behind.seq + 1, behind.chain.hex(), fsync, sealed)
+
+
+def start_file(path: Path, opened: Open, behind: Head, durable: int, now: int, fsync: Fsync) -> tuple[int, State]:
+    """A new file with its open record, on disk (its name is not: sync the folder). Raises OSError."""
+    path.unlink(missing_ok=True)
+    descriptor = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+    head, data = write_lines(behind, durable, [control_line(opened, now)])
+    try:
+        write_all(descriptor, data)
+        if fsync != "never":
+            sync(descriptor)
+    except OSError:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor, State(opened.log, opened.first, head, durable, len(data), Tally(), settled=True, begun=now)
+
+
+def read_open(segment: Segment) -> Open | None:
+    """The open record of a file, None where it has none. Raises OSError, EOFError, ValueError."""
+    found = read_opened(segment)
+    return None if found is None else found[0]
+
+
+def read_opened(segment: Segment) -> tuple[Open, int] | None:
+    """The open record of a file and when it was written (ns), None where it has none."""
+    with segment.open() as stream:
+        line = b""
+        while b"\n" not in line and len(line) < 64 << 10 and (part := stream.read(4096)):
+            line += part
+    line, newline, _ = line.partition(b"\n")
+    control = read_control(line) if newline else None
+    text = time_text(line)
+    return (control, parse_time(text.decode())) if isinstance(control, Open) and text else None

@@ -1,0 +1,461 @@
+"""Reading a log in order, its files as one, live across rotation, compression and removal of old files. Readers never
+write, and never check the chain: that is `verify`'s.
+
+What is not a sound line comes as a `Damage` in its place, and reading goes on behind it. A line that is missing is
+noticed, because every line says its seq. What the writer undid (a batch that was refused after readers had seen it) is
+noticed too, and what was written in its stead is read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+from opsml_eventbus.codec import MAX_EVENT_BYTES
+from opsml_eventbus.errors import InvalidEvent
+
+from .format import CONTROL_MARK, PLACE_BYTES, Open, Seal, format_bound, is_control, read_control, read_place
+from .lines import BLOCK_BYTES, Block, read_blocks
+from .live import read_open
+from .seek import offset_behind, offset_of_time
+from .segments import Log, Segment, find_log, list_log
+
+_GROWING_SECONDS = 0.25
+_GROWING_STEP = 0.01
+_MARKS = 64  # ends of portions remembered, to find back behind a batch that was undone
+_MARK_BYTES = 77
+
+
+class Line(NamedTuple):
+    """An event or a Gap. line: canonical, its place taken off. file: name; number: of the line in it, from 1."""
+
+    seq: int
+    line: bytes
+    file: str
+    number: int
+
+
+class Damage(NamedTuple):
+    """Something that is no sound line. seq: the first that should have stood here. missed: how many lines are certainly
+    missing, None where that cannot be known. byte: in the decompressed file."""
+
+    file: str
+    number: int
+    byte: int
+    seq: int
+    missed: int | None
+    reason: str
+
+
+@dataclass(slots=True)
+class Portion:
+    """Some of the log. passed: events that a sieve ruled out unread. end: nothing more is there now."""
+
+    items: list[Line | Damage] = field(default_factory=list)
+    passed: int = 0
+    end: bool = False
+
+
+class JournalReader:
+    """A place in a log that moves forward. Not thread-safe; every call may block on the disk.
+
+    path: the live path, a folder, or one segment. from_seq: begin with this line. since: begin where events of this
+    time (ns) may be; everything from there on comes, earlier events among them.
+    sieve: told the raw lines of a block at once; False says that nothing in them is wanted, and spares their splitting.
+    Damage and Gaps come all the same.
+
+    Raises FileNotFoundError; JournalRefused: a folder with several logs.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        from_seq: int = 1,
+        since: int | None = None,
+        sieve: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        log = find_log(path)
+        self._live = log.live
+        self._whole = log.whole
+        self._single = None if log.whole else log.segments[0]
+        self._sieve = sieve
+        self._from_seq = max(1, from_seq)
+        self._next = 0  # seq of the next line; 0 before the first
+        self._first = 0  # seq of the first line of the file being read, or read last
+        self._finished = False  # that file has ended
+        self._file: _Plain | _Packed | None = None
+        self.moved = False  # the live file was taken away under us, and nothing follows it
+        self._torn = False  # damage stands before the next line: what is missing was told
+        self._begin(log, since)
+
+    @property
+    def next_seq(self) -> int:
+        """The seq of the next line that has not been read; resume with `from_seq` here."""
+        return max(self._next, self._from_seq)
+
+    def read(self) -> Portion:
+        """The next few hundred lines; `end` and no items where the log ends now. Call again when it has grown."""
+        portion = Portion()
+        while not portion.items and not portion.passed:
+            if self._file is None or self._finished:
+                if not self._advance(portion):
+                    portion.end = not portion.items
+                    break
+                continue
+            if not self._read_file(portion):
+                portion.end = not portion.items and not portion.passed
+                break
+        return portion
+
+    def torn_end(self) -> Damage | None:
+        """What stands behind the last whole line, as Damage. A live writer may be about to complete it."""
+        file = self._file
+        block = file.partial() if file is not None and not self._finished else None
+        if file is None or block is None:
+            return None
+        reason = "NUL bytes" if b"\0" in block.data else "a line that was cut off"
+        return Damage(file.name, block.number, block.offset, self.next_seq, None, reason)
+
+    def close(self) -> None:
+        """Give back what is held. A second call does nothing."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ── files ──
+
+    def _begin(self, log: Log, since: int | None) -> None:
+        """Open the first file that can hold what is wanted, at a place before it."""
+        segments = list(log.segments)
+        wanted = 0
+        for index, segment in enumerate(segments[1:], 1):
+            # A name says where a file begins; the live one has to be opened for it.
+            opened = _opened(segment) if segment.first is None or since is not None else None
+            first = segment.first if opened is None else opened.first
+            sealed = opened.sealed if opened is not None else None
+            skipped = since is not None and sealed is not None and not sealed.reaches(since)
+            if (first is None or first > self._from_seq) and not skipped:
+                break
+            wanted = index
+        if not segments:
+            return
+        segment = segments[wanted]
+        self._open(segment)
+        if isinstance(self._file, _Plain):
+            offset = 0
+            if self._from_seq > 1:
+                offset = offset_behind(segment.path, self._from_seq - 1)
+            if since is not None:
+                offset = max(offset, offset_of_time(segment.path, format_bound(since)))
+            if offset:
+                self._file.seek(offset)
+                opened = _opened(segment)
+                self._first = opened.first if opened is not None else 0
+                self._torn = True  # we come from nowhere: the first line tells its seq
+
+    def _open(self, segment: Segment) -> None:
+        self.close()
+        self._file = _Packed(segment) if segment.packed else _Plain(segment)
+        self._finished = False
+
+    def _advance(self, portion: Portion) -> bool:
+        """Go on to the next file. False when there is none yet."""
+        if self._single is not None:
+            return False
+        for segment in list_log(self._live).segments:
+            if segment.first is not None and segment.first <= self._first:
+                continue
+            try:
+                if segment.first is None:
+                    opened = _opened(segment)
+                    if opened is not None and opened.first <= self._first:
+                        continue
+                self._open(segment)
+            except FileNotFoundError:
+                # Renamed, compressed or removed since it was listed.
+                return self._advance(portion)
+            self.moved = False
+            self._check_joins(segment, portion)
+            return True
+        return False
+
+    def _check_joins(self, segment: Segment, portion: Portion) -> None:
+        if self._next and segment.first is not None and segment.first > self._next and not self._torn:
+            missed = segment.first - self._next
+            reason = f"seq {self._next} to {segment.first - 1} are not there: a file is missing"
+            portion.items.append(Damage(segment.path.name, 1, 0, self._next, missed, reason))
+            self._torn = True
+
+    # ── lines ──
+
+    def _read_file(self, portion: Portion) -> bool:
+        """One block of the open file into the portion. False when there is nothing more in it now."""
+        file = self._file
+        assert file is not None
+        try:
+            back = file.check_undone()
+            if back is not None:
+                self._next = back
+            block = file.block()
+            if block is None and not file.sealed_name and file.moved():
+                # Renamed: by a rotation after we looked (then its seal is there now), or by someone else.
+                block = file.block()
+                if block is None:
+                    self._finished = self.moved = True
+                    return True
+        except (OSError, EOFError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._damage(portion, file.number, file.offset, reason[:1].lower() + reason[1:])
+            self._finished = True
+            return True
+        if block is None:
+            if file.sealed_name:  # a finished file without its seal
+                torn = file.partial()
+                if torn is not None:
+                    self._damage(portion, torn.number, torn.offset, "a line that was cut off")
+                elif not self._torn and self._whole:
+                    self._damage(portion, file.number, file.offset, "a finished file without its seal")
+                self._finished = True
+                return True
+            return False
+        if block.oversize:
+            self._damage(portion, block.number, block.offset, f"a line of over {MAX_EVENT_BYTES:,} bytes")
+            return True
+        if self._sieve is not None and self._pass(block, portion):
+            return True
+        self._split(block, portion)
+        file.mark(self._next)
+        return True
+
+    def _pass(self, block: Block, portion: Portion) -> bool:
+        """Skip a block that the sieve rules out, if nothing else in it can matter."""
+        assert self._sieve is not None
+        data = block.data
+        if self._torn or not self._next or b'"type":"eventbus.' in data or self._sieve(data):
+            return False
+        first, last = (
+            read_place(data[: data.find(b"\n")] if block.height > 1 else data),
+            read_place(data[-PLACE_BYTES:]),
+        )
+        if first is None or last is None or first.seq != self._next or last.seq != self._next + block.height - 1:
+            return False
+        self._next = last.seq + 1
+        portion.passed += block.height
+        return True
+
+    def _split(self, block: Block, portion: Portion) -> None:
+        items, expected, number = portion.items, self._next, block.number
+        assert self._file is not None
+        name, wanted = self._file.name, self._from_seq
+        for line in block.lines:
+            at = line.rfind(b',"seq":%d,"durable":' % expected, -PLACE_BYTES)
+            if at < 0 or CONTROL_MARK in line or not line.endswith(b'"}') or self._torn:
+                self._next = expected
+                self._odd(line, number, block, portion)
+                expected = self._next
+            else:
+                if expected >= wanted:
+                    items.append(Line(expected, line[:at] + b"}", name, number))
+                expected += 1
+            number += 1
+        self._next = expected
+
+    def _odd(self, line: bytes, number: int, block: Block, portion: Portion) -> None:
+        """A line that is not simply the next event."""
+        assert self._file is not None
+        place = read_place(line)
+        if place is None:
+            lines = block.lines
+            byte = block.offset + sum(len(earlier) + 1 for earlier in lines[: number - block.number])
+            reason = "NUL bytes" if b"\0" in line else "not a line of a journal"
+            self._damage(portion, number, byte, reason)
+            return
+        if self._next and place.seq != self._next and not self._torn:
+            if place.seq < self._next:
+                reason, missed = f"seq {place.seq} where {self._next} follows", None
+            else:
+                reason, missed = f"seq {self._next} to {place.seq - 1} are not there", place.seq - self._next
+            portion.items.append(Damage(self._file.name, number, block.offset, self._next, missed, reason))
+        self._torn = False
+        self._next = place.seq + 1
+        if is_control(line):
+            self._control(line)
+        elif place.seq >= self._from_seq:
+            portion.items.append(Line(place.seq, line[: place.start] + b"}", self._file.name, number))
+
+    def _control(self, line: bytes) -> None:
+        try:
+            control = read_control(line)
+        except InvalidEvent:
+            return
+        match control:
+            case Open(first=first):
+                self._first = first
+            case Seal():
+                self._finished = True
+
+    def _damage(self, portion: Portion, number: int, byte: int, reason: str) -> None:
+        assert self._file is not None
+        portion.items.append(Damage(self._file.name, number, byte, self.next_seq, None, reason))
+        self._torn = True
+
+
+class _Plain:
+    """A file as it lies there, perhaps still growing; kept open when it is renamed or removed."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.name = segment.path.name
+        self.sealed_name = segment.first is not None
+        self._path = segment.path
+        self._stream: BinaryIO = segment.path.open("rb", buffering=0)
+        self.offset = 0
+        self.number = 1
+        self._marks: deque[tuple[int, int, int, bytes]] = deque(maxlen=_MARKS)
+
+    def seek(self, offset: int) -> None:
+        """Go on at the beginning of a line. Its number is counted, which is a fraction of reading it."""
+        position = 0
+        while position < offset and (
+            data := os.pread(self._stream.fileno(), min(1 << 20, offset - position), position)
+        ):
+            self.number += data.count(b"\n")
+            position += len(data)
+        self.offset = offset
+
+    def block(self) -> Block | None:
+        self._stream.seek(self.offset)
+        block = next(read_blocks(self._stream.read, self.offset, self.number, size=BLOCK_BYTES), None)
+        if block is None or not block.whole:
+            return None
+        self.offset, self.number = block.end, block.number + block.height
+        return block
+
+    def partial(self) -> Block | None:
+        self._stream.seek(self.offset)
+        block = next(read_blocks(self._stream.read, self.offset, self.number), None)
+        return None if block is None or block.whole else block
+
+    def mark(self, following: int) -> None:
+        """Remember how the file looked here, with `following` the seq that comes next."""
+        if not self.sealed_name:
+            self._marks.append((self.offset, self.number, following, self._before(self.offset)))
+
+    def check_undone(self) -> int | None:
+        """Go back behind what the writer took back; the seq that then comes next, None when all is as it was."""
+        undone = False
+        while self._marks:
+            offset, number, following, before = self._marks[-1]
+            if self._before(offset) == before:
+                if not undone:
+                    return None
+                self.offset, self.number = offset, number
+                return following
+            undone = True
+            self._marks.pop()
+        if undone:
+            self.offset, self.number = 0, 1
+            return 0
+        return None
+
+    def _before(self, offset: int) -> bytes:
+        return os.pread(self._stream.fileno(), _MARK_BYTES, max(0, offset - _MARK_BYTES))
+
+    def moved(self) -> bool:
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return True
+        ours = os.fstat(self._stream.fileno())
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Packed:
+    """A compressed segment: read from its beginning, once."""
+
+    sealed_name = True
+
+    def __init__(self, segment: Segment) -> None:
+        self.name = segment.path.name
+        self._exits = ExitStack()
+        stream = self._exits.enter_context(segment.open())
+        self._blocks = read_blocks(stream.read)
+        self._partial: Block | None = None
+        self.offset = 0
+        self.number = 1
+
+    def block(self) -> Block | None:
+        block = next(self._blocks, None)
+        if block is None:
+            return None
+        if not block.whole:
+            self._partial = block
+            return None
+        self.offset, self.number = block.end, block.number + block.height
+        return block
+
+    def partial(self) -> Block | None:
+        return self._partial
+
+    def mark(self, following: int) -> None:
+        """Nobody takes back what stands in a finished file."""
+
+    def check_undone(self) -> int | None:
+        return None
+
+    def moved(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._exits.close()
+
+
+def read_journal(
+    path: str | Path,
+    *,
+    from_seq: int = 1,
+    since: int | None = None,
+    sieve: Callable[[bytes], bool] | None = None,
+) -> Iterator[Line | Damage]:
+    """Everything from a place on to where the log ends now, in order. As JournalReader; ends instead of waiting.
+
+    A last line that is cut off comes as Damage, unless it grows while it is looked at.
+    """
+    with JournalReader(path, from_seq=from_seq, since=since, sieve=sieve) as reader:
+        waited = 0.0
+        while True:
+            portion = reader.read()
+            yield from portion.items
+            if not portion.end:
+                waited = 0.0
+                continue
+            torn = reader.torn_end()
+            if torn is None:
+                return
+            if waited >= _GROWING_SECONDS:
+                yield torn
+                return
+            time.sleep(_GROWING_STEP)
+            waited += _GROWING_STEP
+
+
+def _opened(segment: Segment) -> Open | None:
+    try:
+        return read_open(segment)
+    except (OSError, EOFError, ValueError):
+        return None

@@ -1,0 +1,372 @@
+"""Making a log fit to be written again after whatever ended its last writer. Needs the lock; idempotent.
+
+- A torn tail (damage behind the last durable record) is copied aside to `<name>.torn-<time>`, cut, and recorded.
+- Damage at or before the last durable record is refused (`JournalDamaged`), and nothing is changed. So is any damage
+  in a file written with `fsync=never`: nothing tells torn from altered there. `eventbus repair` is for these.
+- What stands behind the last durable record is written over itself and synced before anything is built on it: after a
+  failed fsync the page cache shows bytes the disk never got. The log then goes on in a new file.
+- A rotation that was interrupted is finished.
+
+A recovery that is itself interrupted is begun again by the next and comes to the same log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from opsml_eventbus.errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
+from opsml_eventbus.event import new_id
+
+from .disk import Lock, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
+from .format import (
+    CONTROL_MARK,
+    Checkpoint,
+    Head,
+    Open,
+    Recovered,
+    Seal,
+    Tally,
+    is_control,
+    link,
+    read_control,
+    read_place,
+)
+from .lines import LINE_BYTES, read_blocks
+from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, read_opened, start_file
+from .seek import offset_behind
+from .segments import Log, Segment, list_log, segment_path
+from .sign import Signer
+from .walk import Finding, Walk
+
+PENDING_SUFFIX = ".pending"  # a torn tail was copied aside; its `recovered` record is not known to be on disk
+_TAIL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What had to be done. cut: bytes of a torn tail; kept: where they are now. renewed: the log goes on in a new file
+    because its last writer did not leave in good order. finished: an interrupted rotation was finished."""
+
+    cut: int = 0
+    kept: Path | None = None
+    renewed: bool = False
+    finished: bool = False
+
+
+def recover(path: str | Path, *, fsync: Fsync = "always") -> Recovery:
+    """Recover the log at the live path `path` and leave it closed in good order.
+
+    Raises FileNotFoundError, JournalBusy, JournalRefused, JournalDamaged, JournalFailed.
+    """
+    live = Path(path)
+    if not list_log(live).segments:
+        raise FileNotFoundError(2, "no such file", str(live))
+    lock = Lock(live)
+    try:
+        file, recovery = open_live(live, fsync)
+        try:
+            if not file.state.settled:
+                file.checkpoint()
+        finally:
+            file.close()
+    finally:
+        lock.release()
+    return recovery
+
+
+def open_live(
+    live: Path, fsync: Fsync, *, signer: Signer | None = None, clock: Callable[[], int] = time.time_ns
+) -> tuple[LiveFile, Recovery]:
+    """The live file, recovered or begun, ready to be appended to. The caller holds the lock."""
+    make_folder(live.parent)
+    live.with_name(live.name + NEXT_SUFFIX).unlink(missing_ok=True)
+    return _Opening(live, fsync, signer, clock).run()
+
+
+class _Opening:
+    def __init__(self, live: Path, fsync: Fsync, signer: Signer | None, clock: Callable[[], int]) -> None:
+        self.live = live
+        self.fsync: Fsync = fsync
+        self.signer = signer
+        self.clock = clock
+        self.cut = 0
+        self.kept: Path | None = None
+        self.finished = False
+
+    def run(self) -> tuple[LiveFile, Recovery]:
+        log = list_log(self.live)
+        if not self.live.exists():
+            # `exists` follows links: one that leads nowhere must not be written through.
+            return self._begun(log)
+        descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)
+        try:
+            state, opened = self._examine(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if state is None or opened is None:  # nothing whole in it, or sealed
+            os.close(descriptor)
+            return self._begun(list_log(self.live))
+        file = self._file(descriptor, state)
+        try:
+            renewed = self._settle(file, opened)
+        except BaseException:
+            file.close()
+            raise
+        return file, self._report(renewed=renewed)
+
+    def _begun(self, log: Log) -> tuple[LiveFile, Recovery]:
+        descriptor, state = self._begin(log)
+        file = self._file(descriptor, state)
+        try:
+            self._record(file)
+        except BaseException:
+            file.close()
+            raise
+        return file, self._report()
+
+    def _file(self, descriptor: int, state: State) -> LiveFile:
+        folder = os.open(self.live.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return LiveFile(self.live, descriptor, folder, state, self.fsync, signer=self.signer, clock=self.clock)
+
+    def _report(self, *, renewed: bool = False) -> Recovery:
+        return Recovery(self.cut, self.kept, renewed, self.finished)
+
+    # ── a new file ──
+
+    def _begin(self, log: Log) -> tuple[int, State]:
+        """A live file where there is none: the log's first, or the one behind its last segment."""
+        sealed = log.sealed
+        if not sealed:
+            behind, durable, name, tally = Head(), 0, new_id(self.clock()), None
+        else:
+            walk, seal = _read_sealed(sealed[-1])
+            behind, name, tally = walk.head, walk.log, seal.tally
+            durable = walk.durable if walk.fsync == "never" else walk.head.seq
+        opened = open_record(name, behind, self.fsync, tally)
+        try:
+            descriptor, state = start_file(self.live, opened, behind, durable, self.clock(), self.fsync)
+        except OSError as error:
+            raise JournalFailed(str(self.live), f"it cannot be begun: {error.strerror}") from error
+        sync_folder(self.live.parent)
+        return descriptor, state
+
+    # ── a file that is there ──
+
+    def _examine(self, descriptor: int) -> tuple[State | None, Open | None]:
+        """Where the file stands after a torn tail was cut, an interrupted rotation finished."""
+        size = os.fstat(descriptor).st_size
+        opened, begun = _first_line(self.live)
+        state = _closed_well(descriptor, size, opened, begun)
+        if state is not None:
+            return state, opened
+        findings: list[Finding] = []
+        walk = Walk(findings.append, whole=False)
+        walk.begin(self.live.name, None)
+        tally, last = Tally(), b""
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        sound = 0
+        for block in read_blocks(lambda count: os.read(descriptor, count)):
+            walk.feed(block)
+            if not findings and block.whole:
+                lines = block.lines
+                tally = tally.add([line for line in lines if not is_control(line)])
+                last, sound = lines[-1], walk.sound_end
+            elif len(findings) == 1 and walk.sound_end > block.offset:
+                good = pread_all(descriptor, block.offset, walk.sound_end - block.offset).split(b"\n")[:-1]
+                tally = tally.add([line for line in good if not is_control(line)])
+                last, sound = good[-1], walk.sound_end
+        walk.end()
+        if findings:
+            self._judge(walk, findings, opened)
+            self._cut(descriptor, sound, size)
+        if sound == 0 or opened is None:
+            self.live.unlink()  # nothing whole was in it; what there was is kept aside
+            return None, None
+        control = read_control(last) if CONTROL_MARK in last else None
+        if isinstance(control, Seal):
+            self._finish_rotation(descriptor, opened)
+            return None, None
+        place = read_place(last)
+        assert place is not None
+        head = Head(place.seq, place.chain)
+        settled = isinstance(control, Checkpoint | Open)
+        state = State(opened.log, opened.first, head, walk.durable, sound, tally, settled, begun)
+        return state, opened
+
+    def _judge(self, walk: Walk, findings: list[Finding], opened: Open | None) -> None:
+        """Raise unless all that was found is a torn tail."""
+        if opened is None and walk.lines == 0 and walk.head.seq == 0 and not _may_be_torn_open(self.live):
+            raise JournalRefused(str(self.live), "it is there and is no journal: its first line is no open record")
+        judged = [walk.judge(finding) for finding in findings]
+        worst = next((finding for finding in judged if finding.kind != "torn"), None)
+        finding = worst or judged[0]
+        reason = finding.reason
+        if worst is None:
+            if opened is None or opened.fsync != "never":
+                return
+            reason += "; written with fsync=never, so nothing tells a torn tail from an altered one"
+        raise JournalDamaged(
+            str(self.live), reason, line=finding.line, offset=finding.byte, seq=finding.seq, durable=walk.durable
+        )
+
+    def _cut(self, descriptor: int, sound: int, size: int) -> None:
+        """Copy what stands behind the byte `sound` aside, on disk; only then cut it."""
+        for earlier in self._pending():  # of a recovery that was interrupted before it cut: superseded, not thrown away
+            earlier.rename(earlier.with_name(earlier.name.removesuffix(PENDING_SUFFIX)))
+        kept = keep_aside(self.live, "torn", lambda offset, count: os.pread(descriptor, count, offset), sound, size)
+        os.ftruncate(descriptor, sound)
+        if self.fsync != "never":
+            sync(descriptor)
+        self.cut, self.kept = size - sound, kept
+
+    def _pending(self) -> list[Path]:
+        prefix, names = f"{self.live.name}.torn-", os.listdir(self.live.parent)  # noqa: PTH208 - names are all
+        return [
+            self.live.with_name(name)
+            for name in sorted(names)
+            if name.startswith(prefix) and name.endswith(PENDING_SUFFIX)
+        ]
+
+    def _finish_rotation(self, descriptor: int, opened: Open) -> None:
+        if self.fsync != "never":
+            renew(descriptor, self.live, 0)
+        self.live.rename(segment_path(self.live, opened.first))
+        sync_folder(self.live.parent)
+        self.finished = True
+
+    # ── fit to go on ──
+
+    def _settle(self, file: LiveFile, opened: Open) -> bool:
+        """Make sure of what stands there, record what was cut, and begin a new file unless this was left well."""
+        state = file.state
+        unsure = state.head.seq - state.durable
+        if self.fsync != "never" and unsure > 0:
+            offset = offset_behind(self.live, state.durable)
+            file.renew(offset)
+        recorded = self._record(file)
+        changed = (opened.fsync == "never") != (self.fsync == "never")
+        events = state.tally.events > 0
+        if changed or recorded or (self.fsync != "never" and events and not (unsure <= 1 and state.settled)):
+            file.rotate()
+            return True
+        return False
+
+    def _record(self, file: LiveFile) -> bool:
+        """The `recovered` record of every tail that was copied aside and has none yet."""
+        pending = self._pending()
+        if not pending:
+            return False
+        for path in pending:
+            final = path.with_name(path.name.removesuffix(PENDING_SUFFIX))
+            if final.name.encode() not in file.tail(_TAIL_BYTES):
+                size, digest = _measure(path)
+                file.record(Recovered(size, file.state.size, final.name, digest))
+            path.rename(final)
+            self.kept = final
+        sync_folder(self.live.parent)
+        return True
+
+
+def keep_aside(
+    live: Path, word: str, read: Callable[[int, int], bytes], start: int, end: int, *, pending: str = PENDING_SUFFIX
+) -> Path:
+    """Copy bytes to `<name>.<word>-<time><pending>`, on disk with its name. Raises JournalFailed."""
+    base = f"{live.name}.{word}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    for attempt in range(1000):
+        name = base if attempt == 0 else f"{base}.{attempt}"
+        path = live.with_name(name + pending)
+        if not path.exists() and not live.with_name(name).exists():
+            break
+    try:
+        descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            while start < end and (data := read(start, min(1 << 20, end - start))):
+                write_all(descriptor, data)
+                start += len(data)
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(live.parent)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise JournalFailed(str(live), f"what has to be cut cannot be kept aside: {error.strerror}") from error
+    return path
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    digest, size = sha256(), 0
+    with path.open("rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+            size += len(data)
+    return size, digest.hexdigest()
+
+
+def _may_be_torn_open(path: Path) -> bool:
+    """Could this be a file whose very first line never came to disk? Nothing, NULs, or the beginning of one."""
+    with path.open("rb") as stream:
+        beginning = stream.read(LINE_BYTES)
+    start = beginning.rstrip(b"\0")
+    return b"\n" not in start and (b'{"specversion":"1.0","id":"'.startswith(start[:27]) or start.startswith(b'{"spec'))
+
+
+def _first_line(live: Path) -> tuple[Open | None, int]:
+    try:
+        return read_opened(Segment(live, None)) or (None, 0)
+    except InvalidEvent:
+        return None, 0
+
+
+def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) -> State | None:
+    """Where the file stands if its last line is a checkpoint that joins and says all before it is on disk.
+
+    Only its end is looked at: a writer that left well left nothing to recover, and `verify` is for the rest.
+    """
+    if opened is None:
+        return None
+    start = max(0, size - _TAIL_BYTES)
+    *_, before, last, rest = [b"", b"", *pread_all(descriptor, start, size - start).split(b"\n")]
+    place, previous = read_place(last), read_place(before)
+    if rest or place is None or previous is None or link(previous.chain, last[: place.end - 76]) != place.chain:
+        return None
+    try:
+        control = read_control(last)
+    except InvalidEvent:
+        return None
+    if not isinstance(control, Checkpoint) or not place.durable == previous.seq == place.seq - 1:
+        return None
+    head = Head(place.seq, place.chain)
+    return State(opened.log, opened.first, head, place.durable, size, control.tally, True, begun, marked=size)
+
+
+def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:
+    """The last finished file, whole: its head is what the next one joins."""
+    findings: list[Finding] = []
+    walk, last, end, number = Walk(findings.append, whole=False), b"", 0, 1
+    try:
+        with segment.open() as stream:
+            walk.begin(segment.path.name, segment.first)
+            for block in read_blocks(stream.read):
+                walk.feed(block)
+                last, end, number = block.lines[-1], block.end, block.number + block.height
+        walk.end()
+    except (OSError, EOFError, ValueError) as error:
+        walk.unreadable(end, number, str(error))
+    control = read_control(last) if not findings else None
+    if not isinstance(control, Seal):
+        finding = findings[0] if findings else Finding("torn", segment.path.name, number, end, walk.head.seq, "no seal")
+        raise JournalDamaged(
+            str(segment.path),
+            finding.reason,
+            line=finding.line,
+            offset=finding.byte,
+            seq=finding.seq,
+            durable=walk.durable,
+        )
+    return walk, control

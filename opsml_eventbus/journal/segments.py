@@ -1,0 +1,187 @@
+"""Which files are one log, and how each is read.
+
+A log is known by its live path, `audit.jsonl`. Its finished files (segments) lie beside it, named after the seq of
+their first line: `audit.00000000000000000001.jsonl`, perhaps compressed (`.gz`, `.zst`). The live path means the whole
+log, a segment's own path that segment, a folder the one log in it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from opsml_eventbus.errors import JournalRefused
+
+COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst"}
+SEQ_DIGITS = 20
+_SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<first>\d{20})(?P<suffix>\.[^.]+)(?P<packed>\.gz|\.zst)?")
+_LIVE_SUFFIX = ".jsonl"
+_BOMB_BYTES = 64 << 20  # less than this may unpack from anything
+_BOMB_RATIO = 100  # a chain value alone is 32 bytes that cannot be compressed: real logs reach 20
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One file of a log. first: the seq its name promises, None for the live file."""
+
+    path: Path
+    first: int | None
+
+    @property
+    def packed(self) -> bool:
+        return self.path.suffix in COMPRESSIONS.values()
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Its bytes, decompressed. Reading may raise OSError, EOFError (cut off) or ValueError (not what it says)."""
+        with open_stream(self.path) as stream:
+            yield stream
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log on disk: its finished files in order, then the live one if it is there.
+
+    whole: False when only one segment was asked for. stale: files that a crash left beside their successors: a
+    compressed segment whose original is still there.
+    """
+
+    live: Path
+    segments: tuple[Segment, ...]
+    whole: bool = True
+    stale: tuple[Path, ...] = ()
+
+    @property
+    def sealed(self) -> tuple[Segment, ...]:
+        return tuple(segment for segment in self.segments if segment.first is not None)
+
+
+def segment_path(live: Path, first: int) -> Path:
+    """Where the live file goes when it is finished."""
+    return live.with_name(f"{live.stem}.{first:0{SEQ_DIGITS}d}{live.suffix}")
+
+
+def parse_segment(path: Path) -> tuple[Path, int] | None:
+    """The live path and first seq that a segment's name tells, None for any other name."""
+    match = _SEGMENT.fullmatch(path.name)
+    if match is None:
+        return None
+    return path.with_name(match["stem"] + match["suffix"]), int(match["first"])
+
+
+def find_log(path: str | Path) -> Log:
+    """The log that `path` means: a live path, a segment, or a folder with one log in it.
+
+    Raises FileNotFoundError, or JournalRefused: a folder with no log or several (`found` names them).
+    """
+    path = Path(path)
+    if path.is_dir():
+        return list_log(_only_log(path))
+    segment = parse_segment(path)
+    if segment is not None and path.exists():
+        live, first = segment
+        return Log(live, (Segment(path, first),), whole=False)
+    log = list_log(path)
+    if not log.segments:
+        raise FileNotFoundError(2, "no such file", str(path))
+    return log
+
+
+def list_log(live: Path) -> Log:
+    """The files of the log at `live`; none when there is no such log."""
+    found: dict[int, list[Path]] = {}
+    for entry in _names(live.parent):
+        name = parse_segment(live.with_name(entry))
+        if name is not None and name[0] == live:
+            found.setdefault(name[1], []).append(live.with_name(entry))
+    segments = []
+    stale: list[Path] = []
+    for first in sorted(found):
+        # The plain file is there until its compressed form is known to be good, so it is the one to trust.
+        best, *rest = sorted(found[first], key=lambda path: (len(path.name), path.name))
+        segments.append(Segment(best, first))
+        stale += rest
+    if live.exists():
+        segments.append(Segment(live, None))
+    return Log(live, tuple(segments), stale=tuple(stale))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
+    except FileNotFoundError:
+        return []
+
+
+def _only_log(folder: Path) -> Path:
+    logs = set()
+    for entry in _names(folder):
+        path = folder / entry
+        segment = parse_segment(path)
+        if segment is not None:
+            logs.add(segment[0])
+        elif path.suffix == _LIVE_SUFFIX:
+            logs.add(path)
+    if len(logs) != 1:
+        names = sorted(path.name for path in logs)
+        reason = f"{len(names)} logs in this folder: {', '.join(names[:8])}" if names else "no log in this folder"
+        raise JournalRefused(str(folder), reason, names)
+    return logs.pop()
+
+
+# ── reading compressed files ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def open_stream(path: Path, suffix: str | None = None) -> Iterator[BinaryIO]:
+    """A file's bytes, decompressed when its name (or `suffix`, given instead) ends in `.gz` or `.zst`."""
+    suffix = path.suffix if suffix is None else suffix
+    with path.open("rb") as raw:
+        if suffix not in COMPRESSIONS.values():
+            yield raw
+            return
+        stream = open_packed(raw, suffix)
+        try:
+            yield cast("BinaryIO", _Guarded(stream, raw))
+        finally:
+            stream.close()
+
+
+def open_packed(raw: BinaryIO, suffix: str) -> BinaryIO:
+    """A reader of compressed bytes that notices when they are cut off."""
+    if suffix == ".gz":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="rb"))
+    return cast("BinaryIO", load_zstd(raw.name).ZstdFile(raw, "rb"))
+
+
+def load_zstd(path: str) -> Any:
+    """`compression.zstd`, or its backport: unlike `zstandard`, they notice a file that was cut off."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise JournalRefused(path, "zstd needs the extra opsml-eventbus[zstd]")
+
+
+class _Guarded:
+    """A decompressed stream that stops at a bomb. Raises ValueError after 64 MiB at over a hundredfold."""
+
+    def __init__(self, stream: BinaryIO, raw: BinaryIO) -> None:
+        self._stream = stream
+        self._raw = raw
+        self._out = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._out += len(data)
+        if self._out > _BOMB_BYTES and self._out > _BOMB_RATIO * self._raw.tell():
+            raise ValueError(f"it unpacks to more than {_BOMB_RATIO} times its size")
+        return data

@@ -1,0 +1,245 @@
+"""Is this log as it was written? `verify_journal` reads every byte of it and says so; it never writes.
+
+What hashing can show: any line edited, deleted, repeated, swapped or moved, any file missing or from elsewhere. What
+it cannot: a log that was rewritten as a whole, and one whose end was cut off at a line. For these, keep a head
+(`Report.head`, written `SEQ:CHAIN`) somewhere else and pass it as `expect`, or sign the heads and pass the
+`public_key`.
+
+A log that is being written may be verified: a last line that is still growing is waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from .format import START, Head, embedded_places
+from .lines import Block, read_blocks
+from .segments import Log, Segment, find_log
+from .sign import Verifier
+from .walk import TAMPERED, Finding, SignedHead, Walk
+
+MAX_FINDINGS = 1000  # kept in a report; `on_finding` is told all of them
+_GROWING_SECONDS = 0.25  # a writer's single write takes micro-seconds; this long without growth is a torn line
+_GROWING_STEP = 0.01
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found. exit: 0 sound, 3 torn or without a chain, 5 tampered.
+
+    findings: the first thousand; count: all of them. head: the last line that joined. durable: the last seq known to be
+    on disk. events: events and Gaps; lines: control records too. settled: the last line says that all before it is on
+    disk.    signed: seq of the last signed head that holds, None without a key. first: seq the log begins with.
+    """
+
+    path: str
+    files: Sequence[str] = ()
+    log: str = ""
+    first: int = 0
+    head: Head = START
+    durable: int = 0
+    events: int = 0
+    lines: int = 0
+    settled: bool = False
+    signed: int | None = None
+    findings: list[Finding] = field(default_factory=list)
+    count: int = 0
+    exit: int = 0
+
+    @property
+    def sound(self) -> bool:
+        return self.exit == 0
+
+    @property
+    def verdict(self) -> str:
+        """One word: sound, torn, unchained, unsigned or tampered."""
+        if self.exit == 5:
+            return "tampered"
+        if self.exit == 0:
+            return "sound"
+        kinds = {finding.kind for finding in self.findings}
+        return next((kind for kind in ("unchained", "torn", "unsigned") if kind in kinds), "torn")
+
+
+def verify_journal(
+    path: str | Path,
+    *,
+    expect: Head | None = None,
+    public_key: bytes | str | Path | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Check a whole log (live path or folder) or one segment.
+
+    expect: a line that must be there with that chain value. public_key: Ed25519, PEM or OpenSSH text, or a file.
+    on_finding: told every finding as it comes; `torn` may still turn out to be `altered`, which the report says.
+    on_progress: told the decompressed bytes read so far, about every MiB.
+    Raises FileNotFoundError; JournalRefused: a folder with several logs, or a missing extra.
+    """
+    log = find_log(path)
+    report = Report(str(path), [segment.path.name for segment in log.segments])
+    if _unchained(log, report):
+        return report
+    _Check(log, report, expect, public_key, on_finding, on_progress).run()
+    return report
+
+
+class _Check:
+    def __init__(
+        self,
+        log: Log,
+        report: Report,
+        expect: Head | None,
+        public_key: bytes | str | Path | None,
+        on_finding: Callable[[Finding], None] | None,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        self._log = log
+        self._report = report
+        self._expect = expect
+        self._verifier = Verifier(public_key) if public_key is not None else None
+        self._on_finding = on_finding
+        self._on_progress = on_progress
+        self._read = 0
+        self._kinds: set[str] = set()
+        self._walk = Walk(
+            self._tell, whole=log.whole, expect=expect, signed=self._signed if self._verifier is not None else None
+        )
+
+    def run(self) -> None:
+        walk, report = self._walk, self._report
+        files = list(self._log.segments)
+        seen: set[tuple[int, int]] = set()
+        while files:
+            segment = files.pop(0)
+            self._file(segment, seen)
+            if not files and self._log.whole:
+                files = self._newer(seen)
+        walk.finish()
+        report.log, report.head, report.first = walk.log, walk.head, walk.first
+        report.durable, report.settled = walk.durable, walk.settled
+        report.events, report.lines = walk.events, walk.lines
+        if self._expect is not None and not walk.expected_found:
+            self._end_finding(
+                "unexpected", f"the line {self._expect.seq} with chain {self._expect.chain.hex()} is not there"
+            )
+        if self._verifier is not None:
+            report.signed = self._verifier.through
+            if report.signed is None and walk.marks:
+                self._end_finding("signature", "no head is signed with this key")
+            # The record that carries the last signature signs what stands before it, not itself.
+            if (self._verifier.through or 0) < walk.head.seq - 1:
+                first = (self._verifier.through or 0) + 1
+                self._end_finding("unsigned", f"no signature covers seq {first} to {walk.head.seq}")
+        report.findings = [walk.judge(finding) for finding in report.findings]
+        least = walk.least_damage
+        if self._kinds & TAMPERED or (least is not None and least <= walk.durable):
+            report.exit = 5
+        elif report.count:
+            report.exit = 3
+
+    def _file(self, segment: Segment, seen: set[tuple[int, int]]) -> None:
+        """One file through the walk. A live file that is renamed meanwhile is the same file."""
+        walk = self._walk
+        end, number = 0, 1
+        try:
+            with segment.open() as stream:
+                if not segment.packed:
+                    status = segment.path.stat()
+                    seen.add((status.st_dev, status.st_ino))
+                walk.begin(segment.path.name, segment.first)
+                for block in _grown(stream, segment):
+                    walk.feed(block)
+                    end, number = block.end, block.number + block.height
+                    self._progress(end)
+        except (OSError, EOFError, ValueError) as error:
+            if isinstance(error, FileNotFoundError) and segment.first is None:
+                return  # renamed between listing and opening: it is listed again under its new name
+            walk.unreadable(end, number, _reason(error))
+            return
+        self._read += end
+        walk.end()
+
+    def _newer(self, seen: set[tuple[int, int]]) -> list[Segment]:
+        """Files that came while we read: the log was rotated."""
+        newer = []
+        for segment in find_log(self._log.live).segments:
+            try:
+                status = segment.path.stat()
+            except FileNotFoundError:
+                continue
+            known = (status.st_dev, status.st_ino) in seen
+            if not known and (segment.first is None or segment.first > self._walk.head.seq):
+                newer.append(segment)
+        return newer
+
+    def _progress(self, end: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._read + end)
+
+    def _tell(self, finding: Finding) -> None:
+        self._kinds.add(finding.kind)
+        self._report.count += 1
+        if len(self._report.findings) < MAX_FINDINGS:
+            self._report.findings.append(finding)
+        if self._on_finding is not None:
+            self._on_finding(finding)
+
+    def _end_finding(self, kind: str, reason: str) -> None:
+        name = self._log.segments[-1].path.name
+        self._tell(Finding(kind, name, 0, self._walk.sound_end, self._walk.head.seq, reason))  # type: ignore[arg-type]
+
+    def _signed(self, head: SignedHead) -> None:
+        assert self._verifier is not None
+        reason = self._verifier.check(head)
+        if reason:
+            self._tell(Finding("signature", head.file, head.line, head.byte, head.actual.seq, reason))
+
+
+def _grown(stream: BinaryIO, segment: Segment) -> Iterator[Block]:
+    """The file's blocks; at its end a line without a newline is given a moment to grow, if a writer may be at it."""
+    offset, number = 0, 1
+    waited = 0.0
+    while True:
+        partial: Block | None = None
+        for block in read_blocks(stream.read, offset, number):
+            if block.whole or block.oversize or segment.packed:
+                yield block
+            else:
+                partial = block
+            if block.whole:
+                waited, offset, number = 0.0, block.end, block.number + block.height
+        if partial is None:
+            return
+        if waited >= _GROWING_SECONDS or segment.first is not None:
+            yield partial
+            return
+        time.sleep(_GROWING_STEP)
+        waited += _GROWING_STEP
+        stream.seek(offset)
+
+
+def _unchained(log: Log, report: Report) -> bool:
+    """Plain JSONL has no chain; saying so once is better than calling each line damaged."""
+    segment = log.segments[0]
+    try:
+        with segment.open() as stream:
+            beginning = stream.read(64 << 10)
+    except (OSError, EOFError, ValueError):
+        return False
+    if not beginning.startswith(b"{") or embedded_places(beginning) or b"\n" not in beginning or len(log.segments) > 1:
+        return False
+    finding = Finding("unchained", segment.path.name, 1, 0, 0, "no chain: plain JSON lines, nothing to check")
+    report.findings, report.count, report.exit = [finding], 1, 3
+    return True
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error) or error.__class__.__name__
+    return text[0].lower() + text[1:]

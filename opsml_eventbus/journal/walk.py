@@ -1,0 +1,353 @@
+"""Walking a log line by line and saying what is not as it was written. Pure: blocks in, findings out.
+
+The walk knows the chain, so it trusts a line only behind a line it trusts. After damage it goes on: it takes the
+chain value that the damaged line states (or the one its bytes give) and sees whether the next line joins. So one
+altered line is one finding, and the greatest `durable` that any whole line states is known, before and after the
+damage. That number decides what damage means: behind it a crash may have torn the end of the log; at or before it the bytes
+were on disk and have been changed since.
+"""
+
+from __future__ import annotations
+
+from binascii import hexlify
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Literal
+
+from opsml_eventbus.errors import InvalidEvent
+
+from .format import (
+    CONTROL_MARK,
+    DOMAIN,
+    FORMAT,
+    Checkpoint,
+    Control,
+    Head,
+    Open,
+    Place,
+    Pruned,
+    Seal,
+    Signature,
+    embedded_places,
+    is_control,
+    link,
+    read_control,
+    read_place,
+)
+from .lines import Block
+
+Kind = Literal[
+    "torn",  # damage behind the last durable record
+    "altered",  # damage at or before it, or a change no crash can make
+    "sequence",  # lines deleted, repeated or swapped
+    "missing",  # a file of the log is not there, or its beginning is gone undeclared
+    "foreign",  # a file of another log
+    "unreadable",  # a file that cannot be read or decompressed to its end
+    "unchained",  # plain JSONL: nothing to check
+    "unexpected",  # not the head that was expected
+    "unsigned",  # lines behind the last signed head
+    "signature",  # a signature that does not hold
+]
+TAMPERED = frozenset({"altered", "sequence", "missing", "foreign", "unreadable", "unexpected", "signature"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it was written. file: name. line: from 1; byte: of the line's beginning in the
+    decompressed file; seq: the first record that is not sound. reason: one clause."""
+
+    kind: Kind
+    file: str
+    line: int
+    byte: int
+    seq: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: byte {self.byte}: {self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A signature that stood in the log, for whoever holds the public key."""
+
+    file: str
+    line: int
+    byte: int
+    log: str
+    actual: Head  # where the chain stood when it was read
+    signature: Signature
+
+
+class Walk:
+    """Feed it every file of a log in order; `findings` are told as they come, torn or altered decided at the end.
+
+    whole: the log's beginning must be there or be declared pruned; False for one segment alone.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[Finding], None],
+        *,
+        whole: bool = True,
+        signed: Callable[[SignedHead], None] | None = None,
+        expect: Head | None = None,
+    ) -> None:
+        self._tell = tell
+        self._whole = whole
+        self._signed = signed
+        self._expect = expect
+        self.head = Head()
+        self.durable = 0  # the greatest that a line which joins has stated
+        self.log = ""
+        self.events = 0
+        self.lines = 0  # those that joined
+        self.first = 0  # seq of the first line seen
+        self.settled = False  # the last line says that everything before it is on disk
+        self.fsync = ""
+        self.expected_found = False
+        self.marks = 0  # checkpoints and seals
+        self.sound_end = 0  # byte behind the last line of this file before the first finding in it
+        self._other: bytes | None = None  # the chain value that a damaged line's bytes give
+        self._lost = False  # the bytes before this line could not be read as lines
+        self._file = ""
+        self._name_first: int | None = None
+        self._at_start = True
+        self._sealed = False
+        self._file_events = 0
+        self._counted = True  # every line of this file has joined so far
+        self._clean = True  # no finding in this file so far
+        self._beginning: tuple[int, bytes, Finding] | None = None
+        self._pruned: dict[int, str] = {}
+        self._damage: list[int] = []  # least seq only; a list of one, or none
+
+    # ── files ──
+
+    def begin(self, name: str, first: int | None) -> None:
+        """The next file. first: the seq its name promises, None for the live file."""
+        self._file, self._name_first = name, first
+        self._at_start, self._sealed, self._file_events = True, False, 0
+        self._counted = self._clean = True
+        self.sound_end = 0
+
+    def end(self) -> None:
+        """The file has ended."""
+        if self._name_first is not None and not self._sealed and self._clean:
+            self._damaged(0, self.sound_end, "a finished file without its seal: its end is gone")
+
+    def unreadable(self, block_end: int, number: int, reason: str) -> None:
+        """The file could not be read to its end."""
+        self._found("unreadable", number, block_end, reason)
+        self._lost = True
+
+    def finish(self) -> None:
+        """The log has ended."""
+        if self._beginning is not None:
+            first, previous, finding = self._beginning
+            if self._pruned.get(first) != previous.hex():
+                self._tell(finding)
+
+    @property
+    def least_damage(self) -> int | None:
+        """The least seq of what was told as torn: at or before `durable` it was altered."""
+        return self._damage[0] if self._damage else None
+
+    def judge(self, finding: Finding) -> Finding:
+        """A finding told as torn, in the light of everything read."""
+        if finding.kind == "torn" and finding.seq <= self.durable:
+            return replace(finding, kind="altered")
+        return finding
+
+    # ── lines ──
+
+    def feed(self, block: Block) -> None:
+        """Some lines of the file."""
+        if not block.whole or block.oversize:
+            self._examine(block.data, block.offset, block.number, block)
+            if not block.whole:
+                self._lost = True
+            return
+        lines = block.lines
+        index, count = 0, len(lines)
+        expect = self._expect.seq if self._expect is not None else 0
+        while index < count:
+            seq, chain = self.head
+            tail = b',"seq":%d,"durable":' + b"%d" % self.durable + b',"chain":"%b"}'
+            begun = index
+            # The quick way, for lines that are as expected: hash, compare, go on.
+            if self._other is None and not self._lost and not self._at_start and not self._sealed:
+                while index < count:
+                    line = lines[index]
+                    digest = sha256(DOMAIN + chain + line[:-76]).digest()
+                    if not line.endswith(tail % (seq + 1, hexlify(digest))) or CONTROL_MARK in line:
+                        break
+                    seq += 1
+                    chain = digest
+                    index += 1
+                    if seq == expect:
+                        self._check_expected(Head(seq, chain))
+            passed = index - begun
+            if passed:
+                self.head = Head(seq, chain)
+                self.events += passed
+                self._file_events += passed
+                self.lines += passed
+                self.settled = False
+                if self._clean:
+                    self.sound_end = _offset(block, lines, index)
+            if index < count:
+                self._examine(lines[index], _offset(block, lines, index), block.number + index, block)
+                if self._clean:
+                    self.sound_end = _offset(block, lines, index + 1)
+                index += 1
+
+    def _examine(self, line: bytes, offset: int, number: int, block: Block) -> None:
+        """One line that is not simply the next one."""
+        at_start, self._at_start = self._at_start, False
+        place = read_place(line) if block.whole and not block.oversize and b"\0" not in line else None
+        if place is None or CONTROL_MARK not in line:
+            control = None
+        else:
+            try:
+                control = read_control(line)
+            except InvalidEvent as error:
+                self._found("altered", number, offset, f"a control record with wrong members ({error})")
+                control = None
+        if at_start and isinstance(control, Open):
+            self._start_file(control, number, offset)
+        if place is None:
+            self._unreadable_line(line, offset, number, block)
+            return
+        body = line[: place.end - 76]
+        given = [link(chain, body) for chain in (self.head.chain, self._other) if chain is not None]
+        if place.chain not in given:
+            self._disjointed(place, given[0], number, offset)
+            return
+        if place.seq != self.head.seq + 1:
+            self._found("sequence", number, offset, f"seq {place.seq} where {self.head.seq + 1} follows")
+        if not self.durable <= place.durable < place.seq:
+            self._found("altered", number, offset, f"durable {place.durable} after {self.durable}, at seq {place.seq}")
+        if at_start and not isinstance(control, Open):
+            self._found("altered", number, offset, "no open record: the beginning of the file is gone")
+        if self._sealed:
+            self._found("altered", number, offset, "a line behind the seal")
+        previous = self.head
+        self.head, self._other, self._lost = Head(place.seq, place.chain), None, False
+        self.durable = max(self.durable, place.durable)
+        self.lines += 1
+        self.first = self.first or place.seq
+        self.settled = False
+        if self._expect is not None and self._expect.seq == place.seq:
+            self._check_expected(self.head)
+        if control is not None:
+            self._control(control, previous, number, offset)
+        elif not is_control(line):
+            self.events += 1
+            self._file_events += 1
+
+    def _start_file(self, control: Open, number: int, offset: int) -> None:
+        """The open record of a file, which also says what stands before it."""
+        joined = self.lines > 0
+        previous = bytes.fromhex(control.previous) if len(control.previous) == 64 else b""
+        if control.format != FORMAT:
+            self._found("altered", number, offset, f"format {control.format}; this is {FORMAT}")
+        if self.log not in ("", control.log):
+            self._found("foreign", number, offset, f"a file of the log {control.log}; this is {self.log}")
+        elif self._name_first not in (None, control.first):
+            self._found(
+                "sequence", number, offset, f"the file begins with seq {control.first}, its name says otherwise"
+            )
+        elif not joined and control.first > 1 and self._whole:
+            finding = Finding("missing", self._file, number, offset, 1, f"seq 1 to {control.first - 1} are gone")
+            self._beginning = control.first, previous, finding
+        elif joined and control.first > self.head.seq + 1 and not self._lost:
+            lost = f"{self.head.seq + 1} to {control.first - 1}"
+            self._found("missing", number, offset, f"seq {lost} are not there: a file is missing")
+        elif joined and control.first <= self.head.seq:
+            self._found("sequence", number, offset, f"seq {control.first} again, after {self.head.seq}")
+        elif joined and previous not in (self.head.chain, self._other) and not self._lost:
+            self._found("altered", number, offset, "it does not join the file before it")
+        self.log, self.fsync = control.log, control.fsync
+        self.head, self._other, self._lost = Head(control.first - 1, previous), None, False
+
+    def _disjointed(self, place: Place, computed: bytes, number: int, offset: int) -> None:
+        """A line that is whole and does not join the one before it."""
+        expected = self.head.seq + 1
+        if place.seq == expected:
+            if not self._lost:
+                self._damaged(number, offset, "its bytes are not those that were chained")
+        elif self._lost and place.seq > expected:
+            pass  # what lies between was told already
+        else:
+            # A crash leaves holes, it does not close them: whole lines that skip a number were arranged.
+            self._found("sequence", number, offset, f"seq {place.seq} where {expected} follows")
+        self._counted = False
+        self._lost = False
+        self._other = computed if place.seq == expected else None
+        # What it states counts although it does not join: a batch never calls its own lines durable, so a torn one
+        # cannot raise the mark, and a log of which every line was changed is not taken for a torn one.
+        if place.durable < place.seq:
+            self.durable = max(self.durable, place.durable)
+        self.head = Head(place.seq, place.chain)
+        self.settled = False
+
+    def _unreadable_line(self, line: bytes, offset: int, number: int, block: Block) -> None:
+        if block.oversize:
+            reason = "a line of more than an event may have"
+        elif b"\0" in line:
+            reason = "NUL bytes"
+        elif not block.whole:
+            reason = "a line that was cut off"
+        else:
+            reason = "not a line of a journal"
+        self._damaged(number, offset, reason)
+        self._counted = False
+        self._lost = True
+        self.settled = False
+        # Separators may be all that was lost: whole lines inside still say what had been durable.
+        start = 0
+        for place in embedded_places(line):
+            begin = line.rfind(b'{"specversion":', start, place.start)
+            if begin >= 0 and link(self.head.chain, line[begin : place.end - 76]) == place.chain:
+                self.durable = max(self.durable, place.durable)
+                self.lines += 1
+            self.head, self._other = Head(max(place.seq, self.head.seq), place.chain), None
+            start = place.end
+
+    def _control(self, control: Control, previous: Head, number: int, offset: int) -> None:
+        match control:
+            case Seal(tally=tally) | Checkpoint(tally=tally):
+                if self._counted and tally.events != self._file_events:
+                    reason = f"it counts {tally.events} events, the file holds {self._file_events}"
+                    self._found("altered", number, offset, reason)
+                self.marks += 1
+                self._sealed = isinstance(control, Seal)
+                self.settled = self.durable == previous.seq
+                if control.signature is not None and self._signed is not None:
+                    self._signed(SignedHead(self._file, number, offset, self.log, previous, control.signature))
+            case Pruned(before=before, chain=chain):
+                self._pruned[before] = chain
+            case Open() if offset > 0:
+                self._found("altered", number, offset, "an open record inside a file")
+
+    # ── findings ──
+
+    def _check_expected(self, head: Head) -> None:
+        self.expected_found = head == self._expect
+
+    def _damaged(self, number: int, offset: int, reason: str) -> None:
+        """Torn or altered: that is known when everything has been read."""
+        seq = self.head.seq + 1
+        self._damage = [min(seq, *self._damage)] if self._damage else [seq]
+        self._found("torn", number, offset, reason)
+
+    def _found(self, kind: Kind, number: int, offset: int, reason: str) -> None:
+        self._clean = False
+        self._tell(Finding(kind, self._file, number, offset, self.head.seq + 1, reason))
+
+
+def _offset(block: Block, lines: list[bytes], index: int) -> int:
+    if index == len(lines):
+        return block.end
+    return block.offset + sum(map(len, lines[:index])) + index

@@ -1,0 +1,241 @@
+"""The writer: `async with Journal(path) as journal: ack = await journal.append(events)`.
+
+One thread owns the file. Whatever was queued while it wrote and synced the last batch is the next one (group commit):
+strictly write, sync, acknowledge, next. So an acknowledgement means
+
+    fsync="always"        on disk
+    fsync="interval=1s"   in the file; on disk within a second, and `Ack.durable` says how far it is already
+    fsync="never"         handed to the operating system
+
+A batch that is refused (`WriteRefused`) is not in the file; after `JournalFailed` it may or may not be. In both cases
+send the same events again: an event's id makes a repetition harmless. A cancelled `append` is still written.
+
+When nothing has come for a second, what was written is synced and a checkpoint says so; closing does the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from opsml_eventbus.codec import MAX_EVENT_BYTES, decode_line, encode_line, strip_place
+from opsml_eventbus.errors import EventError, InvalidEvent, JournalRefused, TypeRefused
+from opsml_eventbus.event import GAP_TYPE, OWN_PREFIX, Event, Gap
+
+from .committer import Ack, Append, Committer, Policy, Rotate
+from .compress import check_compression
+from .format import CHAIN_BYTES, Head, time_text
+from .live import Fsync, Notify
+from .recovery import Recovery
+from .redact import Redaction
+from .sign import Signer
+
+Item = Event | Gap | bytes
+_CANONICAL = b'{"specversion":"1.0","id":"'
+_OWN_MARK = b'"type":"eventbus.'
+
+
+def parse_fsync(policy: str) -> tuple[Fsync, float]:
+    """`always`, `never`, `interval`, `interval=500ms`, `interval=2s` as (policy, seconds). Raises ValueError."""
+    name, _, duration = policy.partition("=")
+    if name == "interval":
+        for unit, scale in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0)):
+            number = duration.removesuffix(unit) if unit else duration
+            if duration.endswith(unit) and number.replace(".", "", 1).isdecimal() and float(number) > 0:
+                return "interval", float(number) * scale
+        if not duration:
+            return "interval", 1.0
+    elif not duration and name == "always":
+        return "always", 0.0
+    elif not duration and name == "never":
+        return "never", 0.0
+    raise ValueError(f"fsync {policy!r} is none of always, interval[=1s], never")
+
+
+class Journal:
+    """A log being written. Entering opens and, if need be, recovers it; leaving closes it in good order.
+
+    path: the live file. fsync: see above. rotate_size: bytes, rotate_count: events and Gaps, rotate_every: seconds of
+    wall clock (from midnight UTC); a file is finished at the end of the batch that reaches one. keep: finished files
+    that stay, older ones are removed and declared. compress: `gzip` or `zstd`, for finished files.
+    on_error: what a failed write does: `halt` refuses the batch, `block` tries again each second while producers wait.
+    min_free: bytes; a notice is given when the file system has less. redact: what must not reach the file.
+    sign_key: Ed25519 private key (PEM, OpenSSH, or a file): checkpoints and seals carry signed heads.
+    on_notice: told, in the loop's thread, what the operator should know.
+
+    Entering raises JournalBusy, JournalRefused, JournalDamaged, JournalFailed, OSError.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fsync: str = "always",
+        *,
+        rotate_size: int | None = None,
+        rotate_count: int | None = None,
+        rotate_every: float | None = None,
+        keep: int | None = None,
+        compress: Literal["gzip", "zstd"] | None = None,
+        on_error: Literal["halt", "block"] = "halt",
+        min_free: int = 0,
+        redact: Redaction | None = None,
+        sign_key: bytes | str | Path | None = None,
+        on_notice: Notify | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.path = Path(path)
+        for name, value in (
+            ("rotate_size", rotate_size),
+            ("rotate_count", rotate_count),
+            ("rotate_every", rotate_every),
+        ):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}: {value} is not above nothing")
+        if keep is not None and keep < 0:
+            raise ValueError(f"keep: {keep} is less than nothing")
+        if on_error not in ("halt", "block"):
+            raise ValueError(f"on_error {on_error!r} is none of halt, block")
+        check_compression(self.path, compress)
+        self._policy = Policy(
+            *parse_fsync(fsync), rotate_size, rotate_count, rotate_every, keep, compress, on_error, min_free
+        )
+        self._redact = redact
+        self._signer = Signer(sign_key) if sign_key is not None else None
+        self._on_notice = on_notice
+        self._clock = clock
+        self.recovery = Recovery()
+        self._committer: Committer | None = None
+        self._pid = 0
+
+    async def __aenter__(self) -> Self:
+        committer = Committer(self.path, self._policy, signer=self._signer, clock=self._clock, notify=self._on_notice)
+        opening = asyncio.get_running_loop().run_in_executor(None, committer.open)
+        try:
+            self.recovery = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on; what it opens must not stay open.
+            opening.add_done_callback(committer.opened_for_nobody)
+            raise
+        self._committer, self._pid = committer, os.getpid()
+        _open_journals.add(self)
+        committer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def append(self, events: Iterable[Item]) -> Ack:
+        """Write events, Gaps, or their canonical lines, in order and together; done when the policy says so.
+
+        An event that JSON cannot carry becomes a Gap (`invalid`); the others are written. No events: nothing is
+        written. Raises WriteRefused, JournalFailed, TypeRefused (one of the journal's own records), InvalidEvent (bytes
+        that are no event).
+        """
+        committer = self._check_open()
+        lines, refused = self._encode(events)
+        if not lines:
+            return Ack(committer.head.seq, committer.durable)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ack] = loop.create_future()
+        committer.put(Append(lines, sum(map(len, lines)), refused, loop, future))
+        return await future
+
+    async def rotate(self) -> Ack:
+        """Finish the current file now, whatever its size. Raises WriteRefused (put off), JournalFailed."""
+        committer = self._check_open()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ack] = loop.create_future()
+        committer.put(Rotate(loop, future))
+        return await future
+
+    async def close(self) -> None:
+        """Write what is queued, sync, leave a checkpoint. A second call does nothing; a failure was told already."""
+        committer, self._committer = self._committer, None
+        if committer is not None and self._pid == os.getpid():
+            _open_journals.discard(self)
+            await committer.stop()
+
+    @property
+    def head(self) -> Head:
+        """The last line written. Kept elsewhere, it lets `verify --expect` see that a log was cut or rewritten."""
+        return self._check_open().head
+
+    @property
+    def durable(self) -> int:
+        """The last seq known to be on disk."""
+        return self._check_open().durable
+
+    @property
+    def failed(self) -> EventError | None:
+        """Why the journal is finished, None while it is not."""
+        return self._committer.failure if self._committer is not None else None
+
+    def _check_open(self) -> Committer:
+        if self._committer is None:
+            raise JournalRefused(str(self.path), "the journal is not open")
+        if self._pid != os.getpid():
+            raise JournalRefused(
+                str(self.path), f"it is open in the process {self._pid}; a forked child cannot write it"
+            )
+        return self._committer
+
+    def _encode(self, events: Iterable[Item]) -> tuple[list[bytes], int]:
+        lines: list[bytes] = []
+        add, redact, refused = lines.append, self._redact, 0
+        after: str | None = None
+        for item in events:
+            try:
+                ready = item if redact is None else redact(item)
+                add(_check_line(ready) if isinstance(ready, bytes) else _check_own(ready))
+            except InvalidEvent:
+                if isinstance(item, bytes):
+                    raise
+                refused += 1
+                add(encode_line(Gap.new(1, after, "invalid")))
+            else:
+                after = item.id if isinstance(item, Event) else None
+        return lines, refused
+
+
+def _check_own(item: Event | Gap) -> bytes:
+    if item.type.startswith(OWN_PREFIX) and item.type != GAP_TYPE:
+        raise TypeRefused(item.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
+    return encode_line(item)
+
+
+def _check_line(line: bytes) -> bytes:
+    """A line as it is when it is canonical on the face of it; made canonical when it is not."""
+    quick = (
+        line.startswith(_CANONICAL)
+        and line.endswith(b"}")
+        and line[-CHAIN_BYTES:-66] != b',"chain":"'
+        and b"\n" not in line
+        and len(line) <= MAX_EVENT_BYTES
+        and _OWN_MARK not in line
+        and time_text(line) is not None
+    )
+    if quick:
+        return line
+    return _check_own(decode_line(strip_place(line)))
+
+
+_open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """A forked child holds the lock's descriptor too: it would keep the log locked after its parent is gone."""
+    for journal in list(_open_journals):
+        if journal._committer is not None:  # noqa: SLF001
+            journal._committer.let_go()  # noqa: SLF001
+    _open_journals.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

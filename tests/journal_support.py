@@ -1,0 +1,115 @@
+"""Journals made to order for the tests, and ways to break them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from opsml_eventbus.audit import AuditEvent
+from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.event import Event, Gap
+from opsml_eventbus.journal import Damage, Journal, Line, read_journal
+from opsml_eventbus.journal.lines import read_blocks
+from opsml_eventbus.journal.live import LiveFile
+from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.walk import TAMPERED, Finding, Walk
+
+START = 1_763_934_539_747_576_123
+
+
+def event(number: int, **members: Any) -> Event:
+    """A small event that is told apart by its id, `e<number>`."""
+    members.setdefault("time", START + number * 1_000_000)
+    return Event.new("t", {"n": number}, id=f"e{number}", source="s", **members)
+
+
+def audit(number: int) -> Event:
+    """An event of the size OpsML writes."""
+    return Event.new(
+        "audit",
+        AuditEvent(username=f"user{number % 7}", resource_id=f"card-{number}", metadata='{"a":"' + "x" * 80 + '"}'),
+        time=START + number * 1_000,
+    )
+
+
+def lines(numbers: Iterable[int]) -> list[bytes]:
+    return [encode_line(event(number)) for number in numbers]
+
+
+def open_plain(path: Path, fsync: Any = "always") -> LiveFile:
+    """The file without its thread: every step is ours to take."""
+    return open_live(path, fsync)[0]
+
+
+def make(path: Path, batches: Sequence[Sequence[int]], *, rotate_after: Sequence[int] = (), close: bool = True) -> Path:
+    """A journal of these batches, each synced, with a rotation after those counted in `rotate_after` (from 1)."""
+    file = open_plain(path)
+    for count, numbers in enumerate(batches, 1):
+        file.append(lines(numbers))
+        file.sync()
+        if count in rotate_after:
+            file.rotate()
+    if close:
+        file.checkpoint()
+    file.close()
+    return path
+
+
+def ids(path: Path, **options: Any) -> list[str]:
+    """The ids of what a reader is shown."""
+    return [decode_line(item.line).id for item in read_journal(path, **options) if isinstance(item, Line)]
+
+
+def damages(path: Path) -> list[Damage]:
+    return [item for item in read_journal(path) if isinstance(item, Damage)]
+
+
+def write(path: Path, items: Sequence[Event | Gap | bytes], **options: Any) -> None:
+    async def run() -> None:
+        async with Journal(path, **options) as journal:
+            await journal.append(items)
+
+    asyncio.run(run())
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def restore(folder: Path, files: dict[str, bytes]) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def line_ends(data: bytes) -> list[int]:
+    """The offsets behind each newline."""
+    return [index + 1 for index, byte in enumerate(data) if byte == 0x0A]
+
+
+def walk_bytes(files: Sequence[tuple[int | None, bytes]]) -> int:
+    """The exit code of a log that is these bytes: `verify` without a file system, for exhaustive tests."""
+    kinds: set[str] = set()
+    findings: list[Finding] = []
+    walk = Walk(findings.append)
+    for first, data in files:
+        walk.begin("f", first)
+        rest = [data]
+        for block in read_blocks(lambda _, rest=rest: rest.pop() if rest else b""):
+            walk.feed(block)
+        walk.end()
+    walk.finish()
+    kinds = {walk.judge(finding).kind for finding in findings}
+    least = walk.least_damage
+    if kinds & TAMPERED or (least is not None and least <= walk.durable):
+        return 5
+    return 3 if findings else 0
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,291 @@
+"""What verification finds: every cut, every flipped bit, every rearrangement of the lines and files of a log."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from journal_support import event, ids, line_ends, make, restore, snapshot, walk_bytes, write
+
+from opsml_eventbus.errors import JournalRefused
+from opsml_eventbus.journal import Head, parse_head, reader, verify, verify_journal
+
+BATCHES = [[1, 2], [3], [4, 5, 6], [7], [8, 9]]
+
+
+@pytest.fixture(autouse=True)
+def _no_writer_is_at_it(monkeypatch):
+    """A torn line is looked at once, not waited for: nobody is writing here."""
+    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
+    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Five batches, a rotation after the second, closed in good order."""
+    return make(tmp_path / "audit.jsonl", BATCHES, rotate_after=(2,))
+
+
+@pytest.fixture
+def files(log):
+    """Its two files as (first seq, bytes)."""
+    segment = log.with_name("audit.00000000000000000001.jsonl")
+    return [(1, segment.read_bytes()), (None, log.read_bytes())]
+
+
+def test_a_closed_log_is_sound_and_durable_to_its_last_event(log):
+    report = verify_journal(log)
+    assert (report.exit, report.verdict, report.events, report.settled) == (0, "sound", 9, True)
+    assert report.durable == report.head.seq - 1
+    assert report.lines == report.head.seq == 9 + 4  # two open records, a seal, a checkpoint
+
+
+def test_each_segment_verifies_alone(log):
+    for path in (log.with_name("audit.00000000000000000001.jsonl"), log):
+        assert verify_journal(path).exit == 0
+
+
+def test_every_cut_of_the_live_file_leaves_the_whole_records_before_it(log, tmp_path):
+    data = log.read_bytes()
+    before = ids(log.with_name("audit.00000000000000000001.jsonl"))
+    ends = line_ends(data)
+    everything = ids(log)
+    for cut in range(0, len(data), 7 if len(data) > 4000 else 1):
+        log.write_bytes(data[:cut])
+        whole = sum(end <= cut for end in ends)
+        expected = before + everything[len(before) :][: max(0, whole - 1)]  # the first is the open record
+        assert walk_bytes(
+            [(1, log.with_name("audit.00000000000000000001.jsonl").read_bytes()), (None, data[:cut])]
+        ) == (0 if cut in (0, *ends) else 3)
+        if cut % 49 == 0 or cut in ends:
+            assert ids(log) == expected
+
+
+def test_every_cut_of_a_finished_file_is_tampering(files):
+    (first, sealed), live = files
+    for cut in range(len(sealed)):
+        assert walk_bytes([(first, sealed[:cut]), live]) == 5
+
+
+def test_a_flip_of_any_bit_before_the_last_durable_record_is_tampering(files):
+    (_, sealed), (_, live) = files
+    last = line_ends(live)[-2]  # the closing checkpoint is the one line not known to be durable
+    for position in range(len(sealed)):
+        for bit in range(8):
+            assert walk_bytes([(1, _flip(sealed, position, bit)), (None, live)]) == 5, (position, bit)
+    for position in range(last):
+        for bit in range(8):
+            assert walk_bytes([(1, sealed), (None, _flip(live, position, bit))]) == 5, (position, bit)
+
+
+def test_a_flip_in_the_last_record_is_never_sound(files):
+    (_, sealed), (_, live) = files
+    for position in range(line_ends(live)[-2], len(live)):
+        for bit in range(8):
+            assert walk_bytes([(1, sealed), (None, _flip(live, position, bit))]) in (3, 5)
+
+
+def test_a_flip_in_an_unsynced_batch_is_torn_unless_lines_are_rearranged(tmp_path):
+    path = make(tmp_path / "a.jsonl", [[1, 2], [3, 4]], close=False)
+    data = path.read_bytes()
+    start = line_ends(data)[2]
+    found = {
+        walk_bytes([(None, _flip(data, position, bit))]) for position in range(start, len(data)) for bit in range(8)
+    }
+    assert found <= {3, 5}
+    assert 3 in found
+
+
+def _flip(data: bytes, position: int, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[position] ^= 1 << bit
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("which", range(3, 7))
+def test_a_line_deleted_swapped_repeated_or_edited_is_tampering(log, which):
+    # Seqs of the live file: 6 open, 7 8 9, 10, 11 12, 13 checkpoint.
+    rows = log.read_bytes().splitlines(keepends=True)
+    index = which - 2
+    deleted = rows[:index] + rows[index + 1 :]
+    swapped = [*rows[:index], rows[index + 1], rows[index], *rows[index + 2 :]]
+    repeated = [*rows[:index], rows[index], rows[index], *rows[index + 1 :]]
+    edited = [*rows[:index], rows[index].replace(b'"source":"s"', b'"source":"z"'), *rows[index + 1 :]]
+    for changed in (deleted, swapped, repeated, edited):
+        assert changed != rows
+        log.write_bytes(b"".join(changed))
+        assert verify_journal(log).exit == 5
+        assert verify_journal(log.parent).exit == 5
+
+
+def test_one_altered_line_is_one_finding_with_its_place(log):
+    rows = log.read_bytes().splitlines(keepends=True)
+    rows[2] = rows[2].replace(b'"n":5', b'"n":6')
+    log.write_bytes(b"".join(rows))
+    (finding,) = verify_journal(log).findings
+    assert (finding.kind, finding.file, finding.line, finding.seq) == ("altered", "audit.jsonl", 3, 8)
+    assert finding.byte == len(rows[0]) + len(rows[1])
+
+
+def test_a_copy_with_crlf_is_tampering(log):
+    log.write_bytes(log.read_bytes().replace(b"\n", b"\r\n"))
+    assert verify_journal(log).exit == 5
+
+
+def test_every_line_rewritten_by_a_json_tool_is_tampering(log):
+    log.write_bytes(log.read_bytes().replace(b'","', b'", "'))
+    assert verify_journal(log).exit == 5
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Three finished files and the live one."""
+    return make(tmp_path / "log" / "audit.jsonl", [[1, 2], [3, 4], [5, 6], [7]], rotate_after=(1, 2, 3))
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_dropped_file_is_tampering(four, index):
+    sorted(four.parent.glob("audit.0*"))[index].unlink()
+    report = verify_journal(four)
+    assert report.exit == 5
+    assert report.findings[0].kind == "missing"
+
+
+def test_reordered_files_are_tampering(four):
+    first, second, _ = sorted(four.parent.glob("audit.0*"))
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    assert verify_journal(four).exit == 5
+
+
+def test_a_file_of_another_log_is_tampering(four, tmp_path):
+    other = make(tmp_path / "other" / "audit.jsonl", [[1, 2], [3, 4], [5, 6], [7]], rotate_after=(1, 2, 3))
+    second = sorted(other.parent.glob("audit.0*"))[1]
+    shutil.copy(second, four.parent / second.name)
+    report = verify_journal(four)
+    assert report.exit == 5
+    assert "foreign" in {finding.kind for finding in report.findings}
+
+
+def test_a_line_of_another_log_is_tampering(log, tmp_path):
+    other = make(tmp_path / "other" / "audit.jsonl", BATCHES, rotate_after=(2,))
+    rows, others = (path.read_bytes().splitlines(keepends=True) for path in (log, other))
+    log.write_bytes(b"".join([*rows[:3], others[3], *rows[4:]]))
+    assert verify_journal(log).exit == 5
+
+
+def test_a_garbled_line_put_in_is_tampering(log):
+    rows = log.read_bytes().splitlines(keepends=True)
+    for garbage in (b"\n", b"{}\n", b"\0\n", b"x" * 3_000_000 + b"\n"):
+        log.write_bytes(b"".join([*rows[:2], garbage, *rows[2:]]))
+        assert verify_journal(log).exit == 5
+
+
+# ── what hashing alone cannot show, and what can ──
+
+
+def test_a_cut_at_a_line_looks_sound_but_not_to_who_kept_a_head(log):
+    head = verify_journal(log).head
+    rows = log.read_bytes().splitlines(keepends=True)
+    assert verify_journal(log, expect=head).exit == 0
+    log.write_bytes(b"".join(rows[:3]))
+    assert verify_journal(log).exit == 0  # documented: a log that ends here is a log
+    report = verify_journal(log, expect=head)
+    assert (report.exit, report.findings[0].kind) == (5, "unexpected")
+
+
+def test_a_rewritten_log_looks_sound_but_not_to_who_kept_a_head(log, tmp_path):
+    head = verify_journal(log).head
+    other = make(tmp_path / "other" / "audit.jsonl", BATCHES, rotate_after=(2,))
+    assert verify_journal(other).exit == 0
+    assert verify_journal(other, expect=head).exit == 5
+
+
+def test_a_head_in_the_middle_may_be_expected(log):
+    middle = verify_journal(log.with_name("audit.00000000000000000001.jsonl")).head
+    assert verify_journal(log, expect=middle).exit == 0
+    assert verify_journal(log, expect=middle._replace(chain=bytes(32))).exit == 5
+
+
+def test_a_head_is_written_and_read_as_seq_and_chain():
+    head = Head(42, bytes(range(32)))
+    assert parse_head(str(head)) == head
+    for text in ("", "42", "42:ab", "x:" + "0" * 64, "42:" + "G" * 64):
+        with pytest.raises(ValueError, match="SEQ:CHAIN"):
+            parse_head(text)
+
+
+# ── files that are no sound journal ──
+
+
+def test_plain_json_lines_have_no_chain(tmp_path):
+    path = tmp_path / "plain.jsonl"
+    path.write_bytes(b'{"a":1}\n{"a":2}\n')
+    report = verify_journal(path)
+    assert (report.exit, report.verdict, report.count) == (3, "unchained", 1)
+
+
+def test_a_last_line_without_its_newline_is_torn_even_where_it_parses(log):
+    data = log.read_bytes()
+    log.write_bytes(data[:-1])
+    assert verify_journal(log).verdict == "torn"
+    log.write_bytes(data + b"12")
+    assert verify_journal(log).verdict == "torn"
+
+
+def test_a_tail_of_nuls_is_torn(log):
+    log.write_bytes(log.read_bytes() + bytes(3000))
+    report = verify_journal(log)
+    assert (report.exit, report.findings[0].reason) == (3, "NUL bytes")
+
+
+def test_a_hole_in_the_last_batch_is_torn_and_one_before_it_tampering(tmp_path):
+    path = make(tmp_path / "a.jsonl", [[1, 2], list(range(10, 30))], close=False)
+    data = path.read_bytes()
+    ends = line_ends(data)
+    for start, stop, exit_code in ((ends[5], ends[9] + 20, 3), (ends[0] + 5, ends[1] + 5, 5)):
+        path.write_bytes(data[:start] + bytes(stop - start) + data[stop:])
+        assert verify_journal(path).exit == exit_code
+
+
+def test_findings_are_counted_beyond_what_is_kept(tmp_path):
+    path = make(tmp_path / "a.jsonl", [list(range(3000))])
+    path.write_bytes(path.read_bytes().replace(b'"source":"s"', b'"source":"z"'))
+    seen = []
+    report = verify_journal(path, on_finding=seen.append)
+    assert len(report.findings) == 1000
+    assert report.count == len(seen) == 3000
+
+
+def test_a_folder_means_the_one_log_in_it(log):
+    assert verify_journal(log.parent).exit == 0
+    make(log.with_name("other.jsonl"), [[1]])
+    with pytest.raises(JournalRefused) as caught:
+        verify_journal(log.parent)
+    assert caught.value.found == ("audit.jsonl", "other.jsonl")
+
+
+def test_a_payload_that_looks_like_a_journal_line_confuses_nothing(tmp_path):
+    path = tmp_path / "a.jsonl"
+    hostile = [
+        {"seq": 1, "durable": 9, "chain": "0" * 64},
+        {"type": "eventbus.journal.seal", "x": '"type":"eventbus.journal.seal"'},
+        {"s": ',"seq":7,"durable":6,"chain":"' + "a" * 64 + '"}'},
+        {"id": "no", "type": "eventbus.gap", "specversion": "2"},
+    ]
+    write(path, [event(number).replace(content=data) for number, data in enumerate(hostile)])
+    report = verify_journal(path)
+    assert (report.exit, report.events) == (0, 4)
+    assert ids(path) == ["e0", "e1", "e2", "e3"]
+
+
+def test_verification_changes_nothing(log):
+    before = snapshot(log.parent)
+    log.write_bytes(before["audit.jsonl"] + bytes(100))
+    damaged = snapshot(log.parent)
+    verify_journal(log)
+    ids(log)
+    assert snapshot(log.parent) == damaged
+    restore(log.parent, before)
+    assert verify_journal(log).exit == 0
