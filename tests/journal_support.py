@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from opsml_eventbus.audit import AuditEvent
 from opsml_eventbus.codec import decode_line, encode_line
@@ -113,3 +113,44 @@ def walk_bytes(files: Sequence[tuple[int | None, bytes]]) -> int:
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+class Killed(BaseException):
+    """As if by SIGKILL: no handler may do anything more to the disk."""
+
+
+class KillAt:
+    """Within it, the process `dies` at its n-th call that changes the disk (`half`: a write then writes half)."""
+
+    CALLS = ("write", "pwrite", "fdatasync", "fsync", "ftruncate", "rename", "unlink")
+
+    def __init__(self, count: int, *, half: bool = False) -> None:
+        self._left = count
+        self._half = half
+        self._real = {name: getattr(os, name) for name in self.CALLS}
+        self.killed = False
+
+    def __enter__(self) -> Self:
+        for name in self.CALLS:
+            setattr(os, name, self._hook(name))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for name, function in self._real.items():
+            setattr(os, name, function)
+        return self.killed and kind is Killed
+
+    def _hook(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self.killed:
+                raise Killed
+            self._left -= 1
+            if self._left < 0:
+                self.killed = True
+                if self._half and name in ("write", "pwrite"):
+                    descriptor, data, *rest = arguments
+                    self._real[name](descriptor, bytes(data)[: len(data) // 2], *rest)
+                raise Killed
+            return self._real[name](*arguments, **options)
+
+        return call

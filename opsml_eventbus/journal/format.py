@@ -83,6 +83,11 @@ def parse_head(text: str) -> Head:
     return Head(int(seq), bytes.fromhex(chain))
 
 
+def read_chain(text: str) -> bytes:
+    """A chain value from its 64 hex digits; nothing for any other text, which then joins no line."""
+    return bytes.fromhex(text) if re.fullmatch("[0-9a-f]{64}", text) else b""
+
+
 def link(chain: bytes, body: bytes) -> bytes:
     """The chain value of a line: `chain` of the line before it, `body` its bytes before `,"chain":"`."""
     return sha256(DOMAIN + chain + body).digest()

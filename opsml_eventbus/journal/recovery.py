@@ -217,8 +217,11 @@ class _Opening:
 
     def _cut(self, descriptor: int, sound: int, size: int) -> None:
         """Copy what stands behind the byte `sound` aside, on disk; only then cut it."""
-        for earlier in self._pending():  # of a recovery that was interrupted before it cut: superseded, not thrown away
-            earlier.rename(earlier.with_name(earlier.name.removesuffix(PENDING_SUFFIX)))
+        for earlier in self._pending():
+            # Of a recovery that was interrupted. If it had not cut yet, its bytes are still here and are copied again.
+            copied = earlier.stat().st_size
+            if pread_all(descriptor, sound, copied) == earlier.read_bytes():
+                earlier.unlink()
         kept = keep_aside(self.live, "torn", lambda offset, count: os.pread(descriptor, count, offset), sound, size)
         os.ftruncate(descriptor, sound)
         if self.fsync != "never":

@@ -15,7 +15,7 @@ from typing import Any
 
 from opsml_eventbus.errors import JournalRefused
 
-from .format import Head, Signature
+from .format import Head, Signature, read_chain
 from .walk import SignedHead
 
 _DOMAIN = b"eventbus/journal/head/v1"
@@ -58,7 +58,7 @@ class Verifier:
         signature = head.signature
         if signature.key != self._key_id:
             return ""
-        if Head(signature.seq, bytes.fromhex(signature.chain)) != head.actual:
+        if Head(signature.seq, read_chain(signature.chain)) != head.actual:
             return f"it signs {signature.seq}:{signature.chain[:8]}…, the chain stands at {str(head.actual)[:20]}…"
         from cryptography.exceptions import InvalidSignature
 

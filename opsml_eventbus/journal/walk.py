@@ -3,8 +3,8 @@
 The walk knows the chain, so it trusts a line only behind a line it trusts. After damage it goes on: it takes the
 chain value that the damaged line states (or the one its bytes give) and sees whether the next line joins. So one
 altered line is one finding, and the greatest `durable` that any whole line states is known, before and after the
-damage. That number decides what damage means: behind it a crash may have torn the end of the log; at or before it the bytes
-were on disk and have been changed since.
+damage. That number decides what damage means: behind it a crash may have torn the end of the log; at or before it the
+bytes were on disk and have been changed since.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .format import (
     embedded_places,
     is_control,
     link,
+    read_chain,
     read_control,
     read_place,
 )
@@ -249,7 +250,7 @@ class Walk:
     def _start_file(self, control: Open, number: int, offset: int) -> None:
         """The open record of a file, which also says what stands before it."""
         joined = self.lines > 0
-        previous = bytes.fromhex(control.previous) if len(control.previous) == 64 else b""
+        previous = read_chain(control.previous)
         if control.format != FORMAT:
             self._found("altered", number, offset, f"format {control.format}; this is {FORMAT}")
         if self.log not in ("", control.log):
