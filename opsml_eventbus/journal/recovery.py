@@ -267,7 +267,7 @@ class _Opening:
             return False
         for path in pending:
             final = path.with_name(path.name.removesuffix(PENDING_SUFFIX))
-            if final.name.encode() not in file.tail(_TAIL_BYTES):
+            if b'"%b"' % final.name.encode() not in file.tail(_TAIL_BYTES):
                 size, digest = _measure(path)
                 file.record(Recovered(size, file.state.size, final.name, digest))
             path.rename(final)
