@@ -22,7 +22,7 @@ from opsml_eventbus.errors import EventError, JournalFailed, JournalRefused, Wri
 
 from .compress import compress_segment, remove_leftovers, remove_segment
 from .disk import Lock, make_folder
-from .format import Head
+from .format import PLACE_BYTES, Head
 from .live import Fsync, LiveFile, Notice, Notify
 from .recovery import Recovery, open_live
 from .segments import Segment, list_log
@@ -224,7 +224,7 @@ class Committer:
         lines = batch[0].lines if len(batch) == 1 else [line for job in batch for line in job.lines]
         try:
             file.check_place()
-            self._rotate_if_due(file, sum(job.size for job in batch))
+            self._rotate_if_due(file, sum(job.size for job in batch) + PLACE_BYTES * len(lines))
             self._write(file, lines)
             self._last_write = time.monotonic()
             if self._policy.fsync == "always":

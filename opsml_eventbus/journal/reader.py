@@ -169,6 +169,7 @@ class JournalReader:
     def _open(self, segment: Segment) -> None:
         self.close()
         self._file = _Packed(segment) if segment.packed else _Plain(segment)
+        self._first = segment.first or self._first
         self._finished = False
 
     def _advance(self, portion: Portion) -> bool:

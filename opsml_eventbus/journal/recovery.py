@@ -100,8 +100,7 @@ class _Opening:
 
     def run(self) -> tuple[LiveFile, Recovery]:
         log = list_log(self.live)
-        if not self.live.exists():
-            # `exists` follows links: one that leads nowhere must not be written through.
+        if not os.path.lexists(self.live):  # a link that leads nowhere is there, and is refused
             return self._begun(log)
         descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)
         try:

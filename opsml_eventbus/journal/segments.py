@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,18 +148,19 @@ def open_stream(path: Path, suffix: str | None = None) -> Iterator[BinaryIO]:
         if suffix not in COMPRESSIONS.values():
             yield raw
             return
-        stream = open_packed(raw, suffix)
+        stream, errors = _open_packed(raw, suffix)
         try:
-            yield cast("BinaryIO", _Guarded(stream, raw))
+            yield cast("BinaryIO", _Guarded(stream, raw, errors))
         finally:
             stream.close()
 
 
-def open_packed(raw: BinaryIO, suffix: str) -> BinaryIO:
-    """A reader of compressed bytes that notices when they are cut off."""
+def _open_packed(raw: BinaryIO, suffix: str) -> tuple[BinaryIO, type[Exception]]:
+    """A reader of compressed bytes that notices when they are cut off, and its own kind of error."""
     if suffix == ".gz":
-        return cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="rb"))
-    return cast("BinaryIO", load_zstd(raw.name).ZstdFile(raw, "rb"))
+        return cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="rb")), zlib.error
+    zstd = load_zstd(raw.name)
+    return cast("BinaryIO", zstd.ZstdFile(raw, "rb")), zstd.ZstdError
 
 
 def load_zstd(path: str) -> Any:
@@ -172,15 +174,19 @@ def load_zstd(path: str) -> Any:
 
 
 class _Guarded:
-    """A decompressed stream that stops at a bomb. Raises ValueError after 64 MiB at over a hundredfold."""
+    """A decompressed stream that stops at a bomb: ValueError after 64 MiB at over a hundredfold."""
 
-    def __init__(self, stream: BinaryIO, raw: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, raw: BinaryIO, error: type[Exception]) -> None:
         self._stream = stream
         self._raw = raw
+        self._error = error
         self._out = 0
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        try:
+            data = self._stream.read(size)
+        except self._error as error:
+            raise ValueError(f"it does not unpack: {error}") from error
         self._out += len(data)
         if self._out > _BOMB_BYTES and self._out > _BOMB_RATIO * self._raw.tell():
             raise ValueError(f"it unpacks to more than {_BOMB_RATIO} times its size")

@@ -62,7 +62,7 @@ class Journal:
     """A log being written. Entering opens and, if need be, recovers it; leaving closes it in good order.
 
     path: the live file. fsync: see above. rotate_size: bytes, rotate_count: events and Gaps, rotate_every: seconds of
-    wall clock (from midnight UTC); a file is finished at the end of the batch that reaches one. keep: finished files
+    wall clock (from midnight UTC); a file is finished before the batch that would go beyond one. keep: finished files
     that stay, older ones are removed and declared. compress: `gzip` or `zstd`, for finished files.
     on_error: what a failed write does: `halt` refuses the batch, `block` tries again each second while producers wait.
     min_free: bytes; a notice is given when the file system has less. redact: what must not reach the file.

@@ -1,0 +1,597 @@
+"""Writing: what an acknowledgement means, who may write, what is refused, and when a file is finished."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+from journal_support import damages, event, ids, lines, open_descriptors, snapshot, write
+
+from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.errors import (
+    InvalidEvent,
+    JournalBusy,
+    JournalFailed,
+    JournalRefused,
+    TypeRefused,
+    WriteRefused,
+)
+from opsml_eventbus.event import Event, Gap
+from opsml_eventbus.journal import Journal, Line, committer, parse_fsync, read_journal, verify_journal
+from opsml_eventbus.journal.format import read_control
+from opsml_eventbus.journal.segments import list_log
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "log" / "audit.jsonl"
+
+
+# ── what an acknowledgement means ──
+
+
+def test_always_acknowledges_what_is_on_disk(path, monkeypatch):
+    synced = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (real(fd), synced.append(os.fstat(fd).st_size)))
+
+    async def run():
+        async with Journal(path) as journal:
+            for number in range(5):
+                ack = await journal.append([event(number)])
+                assert ack.durable == ack.seq == journal.durable == journal.head.seq
+                assert synced[-1] == path.stat().st_size
+
+    asyncio.run(run())
+    assert verify_journal(path).settled
+
+
+def test_interval_acknowledges_what_is_written_and_syncs_in_time(path):
+    async def run():
+        async with Journal(path, fsync="interval=50ms") as journal:
+            ack = await journal.append([event(1)])
+            assert ack.durable < ack.seq
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                if journal.durable >= ack.seq:
+                    break
+            assert journal.durable >= ack.seq
+
+    asyncio.run(run())
+    assert verify_journal(path).settled
+
+
+def test_never_syncs_nothing_and_claims_nothing(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+
+    async def run():
+        async with Journal(path, fsync="never", rotate_count=2) as journal:
+            for number in range(6):
+                ack = await journal.append([event(number)])
+                assert ack.durable == 0
+
+    asyncio.run(run())
+    assert synced == []
+    report = verify_journal(path)
+    assert (report.exit, report.durable, report.events) == (0, 0, 6)
+
+
+def test_a_second_of_idling_leaves_a_checkpoint(path, monkeypatch):
+    monkeypatch.setattr(committer, "IDLE_SECONDS", 0.02)
+
+    async def run():
+        async with Journal(path, fsync="interval=1h".replace("1h", "60m")) as journal:
+            await journal.append([event(1)])
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                if b"checkpoint" in path.read_bytes():
+                    break
+            assert verify_journal(path).settled
+            before = path.read_bytes()
+            await asyncio.sleep(0.1)
+            assert path.read_bytes() == before  # nothing came, nothing more is said
+
+    asyncio.run(run())
+    assert path.read_bytes().count(b"checkpoint") == 1
+
+
+def test_many_producers_share_one_sync(path, monkeypatch):
+    count = 0
+    real = os.fdatasync
+
+    def slow(descriptor):
+        nonlocal count
+        count += 1
+        threading.Event().wait(0.002)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+
+    async def producer(journal, number):
+        for step in range(10):
+            await journal.append([event(number * 100 + step)])
+
+    async def run():
+        async with Journal(path) as journal:
+            await asyncio.gather(*(producer(journal, number) for number in range(64)))
+
+    asyncio.run(run())
+    assert verify_journal(path).events == 640
+    assert count < 64  # ten rounds of producers, each round a few syncs
+
+
+def test_appends_keep_their_order_and_stay_together(path):
+    async def run():
+        async with Journal(path) as journal:
+            acks = await asyncio.gather(*(journal.append([event(n), event(n + 1)]) for n in range(0, 100, 2)))
+            assert [ack.seq for ack in acks] == sorted(ack.seq for ack in acks)
+
+    asyncio.run(run())
+    assert ids(path) == [f"e{n}" for n in range(100)]
+
+
+def test_an_append_of_nothing_writes_nothing(path):
+    async def run():
+        async with Journal(path) as journal:
+            size = path.stat().st_size
+            assert (await journal.append([])).seq == 1
+            assert path.stat().st_size == size
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_append_is_written_all_the_same(path):
+    async def run():
+        async with Journal(path) as journal:
+            task = asyncio.create_task(journal.append([event(1)]))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(run())
+    assert ids(path) == ["e1"]
+
+
+def test_a_slow_disk_does_not_hold_up_the_loop(path, monkeypatch):
+    release = threading.Event()
+
+    async def run():
+        async with Journal(path) as journal:
+            monkeypatch.setattr(os, "fdatasync", lambda _: release.wait(30))
+            task = asyncio.create_task(journal.append([event(1)]))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not task.done()
+            release.set()
+            await task
+
+    asyncio.run(run())
+
+
+def test_two_loops_may_append_to_one_journal(path):
+    async def run():
+        async with Journal(path) as journal:
+            await asyncio.gather(
+                *(asyncio.to_thread(lambda n=n: asyncio.run(journal.append([event(n)]))) for n in range(8))
+            )
+
+    asyncio.run(run())
+    assert sorted(ids(path)) == [f"e{n}" for n in range(8)]
+
+
+# ── what is written ──
+
+
+def test_lines_are_kept_byte_for_byte_and_gaps_too(path):
+    items = [event(1), Gap.new(12, "e1", "lag"), event(2, replay="r1"), encode_line(event(3))]
+    write(path, items)
+    expected = [item if isinstance(item, bytes) else encode_line(item) for item in items]
+    assert [item.line for item in read_journal(path)] == expected
+
+
+def test_a_foreign_line_is_made_canonical_and_a_journal_line_loses_its_place(path, tmp_path):
+    other = tmp_path / "other.jsonl"
+    write(other, [event(1)])
+    placed = other.read_bytes().splitlines()[1]
+    foreign = b'{"type": "t", "id": "e2", "source": "s", "time": "2025-01-01T00:00:00Z", "specversion": "1.0"}'
+    write(path, [placed, foreign])
+    assert [item.line for item in read_journal(path)] == [
+        encode_line(event(1)),
+        b'{"specversion":"1.0","id":"e2","source":"s","type":"t","time":"2025-01-01T00:00:00.000000000Z"}',
+    ]
+
+
+def test_what_json_cannot_carry_becomes_a_gap_and_the_rest_is_written(path):
+    async def run():
+        async with Journal(path) as journal:
+            bad = Event.new("t", {"x": math.nan}, id="bad")
+            return await journal.append([event(1), bad, event(2)])
+
+    ack = asyncio.run(run())
+    assert (ack.seq, ack.refused) == (4, 1)
+    first, gap, second = (decode_line(item.line) for item in read_journal(path))
+    assert (first.id, second.id) == ("e1", "e2")
+    assert (gap.reason, gap.missed, gap.after) == ("invalid", 1, "e1")
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"12", b"{}", b'{"specversion":"1.0"}', b'{"specversion":"1.0","id":"x"}\n{}', b"\xff", b"[" * 500]
+)
+def test_bytes_that_are_no_event_are_refused(path, line):
+    async def run():
+        async with Journal(path) as journal:
+            with pytest.raises(InvalidEvent):
+                await journal.append([event(1), line])
+
+    asyncio.run(run())
+    assert ids(path) == []
+
+
+def test_nobody_can_write_a_control_record(path, tmp_path):
+    other = tmp_path / "other.jsonl"
+    write(other, [event(1)])
+    control = other.read_bytes().splitlines()[0]
+    assert read_control(control) is not None
+
+    async def run():
+        async with Journal(path) as journal:
+            for item in (control, event(1).replace(type="eventbus.journal.seal")):
+                with pytest.raises(TypeRefused):
+                    await journal.append([item])
+
+    asyncio.run(run())
+    assert verify_journal(path).exit == 0
+
+
+# ── who may write, and where ──
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_it(path):
+    async def run():
+        async with Journal(path):
+            with pytest.raises(JournalBusy) as caught:
+                async with Journal(path):
+                    pass
+            assert caught.value.holder.startswith(f"pid {os.getpid()} on ")
+        async with Journal(path):
+            pass
+
+    asyncio.run(run())
+
+
+def test_two_names_of_a_folder_are_one_lock(path, tmp_path):
+    path.parent.mkdir()
+    (tmp_path / "alias").symlink_to(path.parent)
+
+    async def run():
+        async with Journal(path):
+            with pytest.raises(JournalBusy):
+                async with Journal(tmp_path / "alias" / path.name):
+                    pass
+
+    asyncio.run(run())
+
+
+def _in_child(journal, answers):
+    async def run():
+        try:
+            await journal.append([event(2)])
+        except JournalRefused as error:
+            answers.put(str(error))
+
+    asyncio.run(run())
+    answers.get()  # until told to go
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking with threads is what is tried here
+def test_a_forked_child_cannot_write_and_does_not_keep_the_lock(path):
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    async def run():
+        async with Journal(path) as journal:
+            await journal.append([event(1)])
+            child = context.Process(target=_in_child, args=(journal, answers))
+            child.start()
+            refused = answers.get()
+        async with Journal(path):  # the child still lives, and holds nothing
+            pass
+        answers.put("go")
+        child.join()
+        return refused
+
+    assert "forked child cannot write" in asyncio.run(run())
+    assert ids(path) == ["e1"]
+
+
+def test_files_and_new_folders_are_private_and_an_old_folder_is_left_alone(tmp_path):
+    (tmp_path / "old").mkdir(mode=0o755)
+    path = tmp_path / "old" / "new" / "newer" / "audit.jsonl"
+    write(path, [event(1)])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder", "device"])
+def test_what_is_no_regular_file_with_one_name_is_refused(tmp_path, kind):
+    path = tmp_path / "audit.jsonl"
+    other = tmp_path / "other"
+    if kind == "link":
+        other.write_bytes(b"")
+        path.symlink_to(other)
+    elif kind == "dangling link":
+        path.symlink_to(other)
+    elif kind == "hard link":
+        other.write_bytes(b"")
+        path.hardlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = tmp_path.joinpath("/dev/full")
+
+    async def run():
+        async with Journal(path):
+            pass
+
+    with pytest.raises((JournalRefused, OSError)) as caught:
+        asyncio.run(run())
+    assert str(path) in str(caught.value)
+    assert not other.exists() or other.read_bytes() == b""
+
+
+def test_a_moved_or_removed_file_is_noticed_before_anything_is_acknowledged(path):
+    async def run(action):
+        notices = []
+        journal = Journal(path, on_notice=notices.append)
+        async with journal:
+            await journal.append([event(1)])
+            action()
+            with pytest.raises(JournalFailed, match="moved or removed"):
+                await journal.append([event(2)])
+            with pytest.raises(JournalFailed, match="moved or removed"):
+                await journal.append([event(3)])
+            assert isinstance(journal.failed, JournalFailed)
+        await asyncio.sleep(0)
+        assert [notice.kind for notice in notices] == ["failed"]
+
+    asyncio.run(run(lambda: path.rename(path.with_name("elsewhere.jsonl"))))
+    asyncio.run(run(path.unlink))
+
+
+def test_a_closed_journal_refuses_and_leaks_nothing(path):
+    write(path, [event(1)])
+    before, threads = open_descriptors(), threading.active_count()
+
+    async def run():
+        journal = Journal(path, rotate_count=1, compress="gzip")
+        async with journal:
+            await journal.append([event(2)])
+            await journal.append([event(3)])
+        with pytest.raises(JournalRefused):
+            await journal.append([event(4)])
+        await journal.close()
+
+    asyncio.run(run())
+    assert (open_descriptors(), threading.active_count()) == (before, threads)
+
+
+def test_bad_settings_are_refused_before_anything_is_opened(path):
+    for options in ({"fsync": "sometimes"}, {"rotate_size": 0}, {"keep": -1}, {"on_error": "ignore"}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            Journal(path, **options)
+    with pytest.raises(JournalRefused, match="lzma"):
+        Journal(path, compress="lzma")
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("always", ("always", 0.0)),
+        ("never", ("never", 0.0)),
+        ("interval", ("interval", 1.0)),
+        ("interval=500ms", ("interval", 0.5)),
+        ("interval=2s", ("interval", 2.0)),
+        ("interval=1m", ("interval", 60.0)),
+    ],
+)
+def test_policies_are_spelled_as_documented(text, expected):
+    assert parse_fsync(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "interval=", "interval=x", "interval=0s", "interval=-1s", "always=1s", "never=1s"]
+)
+def test_other_spellings_of_a_policy_are_refused(text):
+    if text == "interval=":
+        assert parse_fsync(text) == ("interval", 1.0)
+        return
+    with pytest.raises(ValueError, match="none of"):
+        parse_fsync(text)
+
+
+# ── rotation, retention, compression ──
+
+
+def test_a_file_is_finished_by_size_and_by_count(path, tmp_path):
+    async def run(path, **options):
+        async with Journal(path, **options) as journal:
+            for number in range(20):
+                await journal.append([event(number)])
+
+    asyncio.run(run(path, rotate_size=2000))
+    for segment in list_log(path).sealed:
+        assert segment.path.stat().st_size < 2000 + 600  # and its seal
+    assert len(list_log(path).sealed) >= 2
+    other = tmp_path / "other.jsonl"
+    asyncio.run(run(other, rotate_count=5))
+    assert len(list_log(other).sealed) == 3
+    for log in (path, other):
+        assert verify_journal(log).exit == 0
+        assert ids(log) == [f"e{n}" for n in range(20)]
+
+
+def test_a_file_is_finished_when_the_clock_says_so(path):
+    now = 10 * 3_600_000_000_000
+
+    async def run():
+        nonlocal now
+        async with Journal(path, rotate_every=3600, clock=lambda: now) as journal:
+            now += 7_200_000_000_000
+            await journal.append([event(1)])
+            now += 3_599_000_000_000  # still the hour of its first event
+            await journal.append([event(2)])
+            now += 2_000_000_000
+            await journal.append([event(3)])
+
+    asyncio.run(run())
+    (segment,) = list_log(path).sealed
+    assert ids(segment.path) == ["e1", "e2"]
+    assert verify_journal(path).exit == 0
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_finished_files_are_compressed_and_read_as_before(path, compression):
+    if compression == "zstd":
+        pytest.importorskip("backports.zstd")
+
+    async def run():
+        async with Journal(path, rotate_count=3, compress=compression) as journal:
+            for number in range(10):
+                await journal.append([event(number)])
+
+    asyncio.run(run())
+    assert [segment.packed for segment in list_log(path).segments] == [True, True, True, False]
+    assert ids(path) == [f"e{n}" for n in range(10)]
+    assert verify_journal(path).exit == 0
+    for segment in list_log(path).sealed:
+        assert verify_journal(segment.path).exit == 0
+        assert stat.S_IMODE(segment.path.stat().st_mode) == 0o600
+
+
+def test_what_was_left_uncompressed_is_compressed_at_the_next_start(path):
+    async def run(**options):
+        async with Journal(path, rotate_count=2, **options) as journal:
+            for number in range(4):
+                await journal.append([event(number)])
+
+    asyncio.run(run())
+    write(path, [event(9)], compress="gzip")
+    assert all(segment.packed for segment in list_log(path).sealed)
+    assert verify_journal(path).exit == 0
+
+
+def test_a_truncated_compressed_file_is_never_silence(path):
+    async def run():
+        async with Journal(path, rotate_count=200, compress="gzip") as journal:
+            for start in (0, 200):
+                await journal.append([event(number) for number in range(start, start + 200)])
+
+    asyncio.run(run())
+    (segment,) = list_log(path).sealed
+    data = segment.path.read_bytes()
+    for cut in (len(data) // 2, len(data) - 1, 10):
+        segment.path.write_bytes(data[:cut])
+        assert verify_journal(path).exit == 5
+        assert damages(path)
+        assert ids(path)[-200:] == [f"e{n}" for n in range(200, 400)]
+
+
+def test_only_what_is_kept_stays_and_the_beginning_is_declared(path):
+    async def run():
+        async with Journal(path, rotate_count=1, keep=2) as journal:
+            for number in range(8):
+                await journal.append([event(number)])
+
+    asyncio.run(run())
+    assert len(list_log(path).sealed) == 2
+    report = verify_journal(path)
+    assert (report.exit, report.verdict) == (0, "sound")
+    assert report.first > 1
+    assert ids(path) == ["e5", "e6", "e7"]
+
+
+def test_rotating_on_demand_finishes_a_file_with_events_only(path):
+    async def run():
+        async with Journal(path) as journal:
+            await journal.rotate()
+            await journal.append([event(1)])
+            await journal.rotate()
+            await journal.rotate()
+
+    asyncio.run(run())
+    assert len(list_log(path).sealed) == 1
+    assert verify_journal(path).exit == 0
+
+
+def test_a_rotation_without_room_is_put_off_and_the_old_file_goes_on(path, monkeypatch):
+    from opsml_eventbus.journal import live
+
+    notices = []
+
+    async def run():
+        async with Journal(path, rotate_count=1, on_notice=notices.append) as journal:
+            await journal.append([event(1)])
+            with monkeypatch.context() as patch:
+                patch.setattr(live, "start_file", _no_room)
+                await journal.append([event(2)])
+                with pytest.raises(WriteRefused):
+                    await journal.rotate()
+            await journal.append([event(3)])
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert [notice.kind for notice in notices] == ["rotation"]
+    assert ids(path) == ["e1", "e2", "e3"]
+    assert verify_journal(path).exit == 0
+
+
+def _no_room(*_):
+    raise OSError(24, "Too many open files")
+
+
+def test_the_lock_is_free_after_the_holder_was_killed(path):
+    code = (
+        "import asyncio, sys, os, signal\n"
+        "from opsml_eventbus.journal import Journal\n"
+        "async def run():\n"
+        "    async with Journal(sys.argv[1]):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(run())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    write(path, [event(1)])
+    assert ids(path) == ["e1"]
+
+
+def test_a_reader_never_writes(path):
+    write(path, [event(1)])
+    before = snapshot(path.parent)
+    path.parent.chmod(0o500)
+    try:
+        assert [item.seq for item in read_journal(path) if isinstance(item, Line)] == [2]
+        assert snapshot(path.parent) == before
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_canonical_lines_cost_no_decoding(path, monkeypatch):
+    from opsml_eventbus.journal import writer
+
+    monkeypatch.setattr(writer, "decode_line", None)
+    write(path, lines(range(10)))
+    assert len(ids(path)) == 10
