@@ -281,7 +281,7 @@ def test_two_names_of_a_folder_are_one_lock(path, tmp_path):
     asyncio.run(run())
 
 
-def _in_child(journal, answers):
+def _in_child(journal, answers, go):
     async def run():
         try:
             await journal.append([event(2)])
@@ -289,23 +289,23 @@ def _in_child(journal, answers):
             answers.put(str(error))
 
     asyncio.run(run())
-    answers.get()  # until told to go
+    go.get()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking with threads is what is tried here
 def test_a_forked_child_cannot_write_and_does_not_keep_the_lock(path):
     context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
+    answers, go = context.SimpleQueue(), context.SimpleQueue()
 
     async def run():
         async with Journal(path) as journal:
             await journal.append([event(1)])
-            child = context.Process(target=_in_child, args=(journal, answers))
+            child = context.Process(target=_in_child, args=(journal, answers, go))
             child.start()
             refused = answers.get()
         async with Journal(path):  # the child still lives, and holds nothing
             pass
-        answers.put("go")
+        go.put(None)
         child.join()
         return refused
 
