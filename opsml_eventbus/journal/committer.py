@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from opsml_eventbus.errors import EventError, JournalFailed, JournalRefused, WriteRefused
-
+from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
 from .compress import compress_segment, remove_leftovers, remove_segment
 from .disk import Lock, make_folder
 from .format import PLACE_BYTES, Head

@@ -15,8 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from opsml_eventbus.errors import JournalRefused
-
+from ..errors import JournalRefused
 from .disk import open_file, sync, sync_folder
 from .segments import COMPRESSIONS, Segment, load_zstd, open_stream
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from opsml_eventbus.errors import JournalBusy, JournalFailed, JournalRefused
+from ..errors import JournalBusy, JournalFailed, JournalRefused
 
 _LOCK_SECONDS = 0.5  # a writer that was killed a moment ago may still be holding its files
 _KINDS = (

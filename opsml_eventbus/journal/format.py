@@ -33,16 +33,15 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from opsml_eventbus.codec import encode_line, format_time, parse_time
-from opsml_eventbus.errors import InvalidEvent
-from opsml_eventbus.event import Event, new_id
+from ..codec import encode_line, format_time, parse_time
+from ..errors import InvalidEvent
+from ..event import CONTROL_PREFIX, Event, new_id
 
 FORMAT = 1
 DOMAIN = b"eventbus/journal/v1\0"
 ZERO = bytes(32)
 CHAIN_BYTES = 76  # `,"chain":"` + 64 digits + `"}`
 MAX_SEQ = 10**19 - 1  # twenty digits would not fit an unsigned 64-bit integer
-CONTROL_PREFIX = "eventbus.journal."
 CONTROL_SOURCE = "eventbus.journal"
 CONTROL_MARK = b'"type":"eventbus.journal.'  # inside a string the quotes would be escaped: only a member spells this
 

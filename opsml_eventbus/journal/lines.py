@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from opsml_eventbus.codec import MAX_EVENT_BYTES
-
+from ..codec import MAX_EVENT_BYTES
 from .format import PLACE_BYTES
 
 BLOCK_BYTES = 256 << 10  # large enough that a block's price vanishes, small enough to stay in a core's cache

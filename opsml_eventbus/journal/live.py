@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from opsml_eventbus.codec import parse_time
-from opsml_eventbus.errors import JournalFailed, WriteRefused
-
+from ..codec import parse_time
+from ..errors import JournalFailed, WriteRefused
 from .disk import open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
     FORMAT,

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
-from opsml_eventbus.codec import MAX_EVENT_BYTES
-from opsml_eventbus.errors import InvalidEvent
-
+from ..codec import MAX_EVENT_BYTES
+from ..errors import InvalidEvent
 from .format import CONTROL_MARK, PLACE_BYTES, Open, Seal, format_bound, is_control, read_control, read_place
 from .lines import BLOCK_BYTES, Block, read_blocks
 from .live import read_open

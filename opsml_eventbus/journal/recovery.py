@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from opsml_eventbus.errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
-from opsml_eventbus.event import new_id
-
+from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
+from ..event import new_id
 from .disk import Lock, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
 from .format import (
     CONTROL_MARK,

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from opsml_eventbus.codec import decode_line, encode_data, encode_line
-from opsml_eventbus.event import Event, Gap
+from ..codec import decode_line, encode_data, encode_line
+from ..event import Event, Gap
 
 REDACTED = "[redacted]"
 _HMAC_DIGITS = 32

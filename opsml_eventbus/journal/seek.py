@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from opsml_eventbus.errors import InvalidEvent
-
+from ..errors import InvalidEvent
 from .format import CONTROL_MARK, PLACE_BYTES, Checkpoint, read_control, read_place
 
 _CHUNK = 64 << 10

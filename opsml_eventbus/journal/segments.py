@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from opsml_eventbus.errors import JournalRefused
+from ..errors import JournalRefused
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst"}
 SEQ_DIGITS = 20

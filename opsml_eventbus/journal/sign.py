@@ -13,8 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from opsml_eventbus.errors import JournalRefused
-
+from ..errors import JournalRefused
 from .format import Head, Signature, read_chain
 from .walk import SignedHead
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal
 
-from opsml_eventbus.errors import InvalidEvent
-
+from ..errors import InvalidEvent
 from .format import (
     CONTROL_MARK,
     DOMAIN,

@@ -24,10 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from opsml_eventbus.codec import MAX_EVENT_BYTES, decode_line, encode_line, strip_place
-from opsml_eventbus.errors import EventError, InvalidEvent, JournalRefused, TypeRefused
-from opsml_eventbus.event import GAP_TYPE, OWN_PREFIX, Event, Gap
-
+from ..codec import MAX_EVENT_BYTES, decode_line, encode_line, strip_place
+from ..errors import EventError, InvalidEvent, JournalRefused, TypeRefused
+from ..event import GAP_TYPE, OWN_PREFIX, Event, Gap
 from .committer import Ack, Append, Committer, Policy, Rotate
 from .compress import check_compression
 from .format import CHAIN_BYTES, Head, time_text
