@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -96,7 +96,7 @@ def _packer(raw: BinaryIO, compression: str) -> Iterator[BinaryIO]:
 def _compare(path: Path, suffix: str, expected: bytes) -> None:
     """suffix: the final name's, which decides how it is read. Raises ValueError: it unpacks to something else."""
     digest = sha256()
-    with open_stream(path, suffix) as stream:
+    with closing(open_stream(path, suffix)) as stream:
         while data := stream.read(_PIECE):
             digest.update(data)
     if digest.digest() != expected:

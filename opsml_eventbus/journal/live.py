@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..codec import parse_time
 from ..errors import JournalFailed, WriteRefused
 from .disk import open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
@@ -30,12 +29,11 @@ from .format import (
     Seal,
     Tally,
     control_line,
-    read_control,
-    time_text,
     write_lines,
 )
 from .segments import Segment, list_log, segment_path
 from .sign import Signer
+from .succession import read_open
 
 Fsync = Literal["always", "interval", "never"]
 MARK_BYTES = 1 << 20  # a checkpoint this often lets a reader find a time without reading the file
@@ -266,21 +264,3 @@ def start_file(path: Path, opened: Open, behind: Head, durable: int, now: int, f
         path.unlink(missing_ok=True)
         raise
     return descriptor, State(opened.log, opened.first, head, durable, len(data), Tally(), settled=True, begun=now)
-
-
-def read_open(segment: Segment) -> Open | None:
-    """The open record of a file, None where it has none. Raises OSError, EOFError, ValueError."""
-    found = read_opened(segment)
-    return None if found is None else found[0]
-
-
-def read_opened(segment: Segment) -> tuple[Open, int] | None:
-    """The open record of a file and when it was written (ns), None where it has none."""
-    with segment.open() as stream:
-        line = b""
-        while b"\n" not in line and len(line) < 64 << 10 and (part := stream.read(4096)):
-            line += part
-    line, newline, _ = line.partition(b"\n")
-    control = read_control(line) if newline else None
-    text = time_text(line)
-    return (control, parse_time(text.decode())) if isinstance(control, Open) and text else None

@@ -12,7 +12,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -21,9 +20,9 @@ from ..codec import MAX_EVENT_BYTES
 from ..errors import InvalidEvent
 from .format import CONTROL_MARK, PLACE_BYTES, Open, Seal, format_bound, is_control, read_control, read_place
 from .lines import BLOCK_BYTES, Block, read_blocks
-from .live import read_open
 from .seek import offset_behind, offset_of_time
-from .segments import Log, Segment, find_log, list_log
+from .segments import Log, Segment, find_log
+from .succession import open_following, peek_open
 
 _GROWING_SECONDS = 0.25
 _GROWING_STEP = 0.01
@@ -89,6 +88,7 @@ class JournalReader:
         self._next = 0  # seq of the next line; 0 before the first
         self._first = 0  # seq of the first line of the file being read, or read last
         self._finished = False  # that file has ended
+        self._sealed = False  # its seal was read
         self._file: _Plain | _Packed | None = None
         self.moved = False  # the live file was taken away under us, and nothing follows it
         self._torn = False  # damage stands before the next line: what is missing was told
@@ -142,7 +142,7 @@ class JournalReader:
         wanted = 0
         for index, segment in enumerate(segments[1:], 1):
             # A name says where a file begins; the live one has to be opened for it.
-            opened = _opened(segment) if segment.first is None or since is not None else None
+            opened = peek_open(segment) if segment.first is None or since is not None else None
             first = segment.first if opened is None else opened.first
             sealed = opened.sealed if opened is not None else None
             skipped = since is not None and sealed is not None and not sealed.reaches(since)
@@ -161,36 +161,29 @@ class JournalReader:
                 offset = max(offset, offset_of_time(segment.path, format_bound(since)))
             if offset:
                 self._file.seek(offset)
-                opened = _opened(segment)
+                opened = peek_open(segment)
                 self._first = opened.first if opened is not None else 0
                 self._torn = True  # we come from nowhere: the first line tells its seq
 
     def _open(self, segment: Segment) -> None:
+        self._take(segment, _open_file(segment))
+
+    def _take(self, segment: Segment, file: _Plain | _Packed) -> None:
         self.close()
-        self._file = _Packed(segment) if segment.packed else _Plain(segment)
+        self._file = file
         self._first = segment.first or self._first
-        self._finished = False
+        self._finished = self._sealed = self.moved = False
 
     def _advance(self, portion: Portion) -> bool:
         """Go on to the next file. False when there is none yet."""
         if self._single is not None:
             return False
-        for segment in list_log(self._live).segments:
-            if segment.first is not None and segment.first <= self._first:
-                continue
-            try:
-                if segment.first is None:
-                    opened = _opened(segment)
-                    if opened is not None and opened.first <= self._first:
-                        continue
-                self._open(segment)
-            except FileNotFoundError:
-                # Renamed, compressed or removed since it was listed.
-                return self._advance(portion)
-            self.moved = False
-            self._check_joins(segment, portion)
-            return True
-        return False
+        following = open_following(self._live, self._first, _open_file)
+        if following is None:
+            return False
+        self._take(*following)
+        self._check_joins(following[0], portion)
+        return True
 
     def _check_joins(self, segment: Segment, portion: Portion) -> None:
         if self._next and segment.first is not None and segment.first > self._next and not self._torn:
@@ -213,12 +206,15 @@ class JournalReader:
             if block is None and not file.sealed_name and file.moved():
                 # Renamed: by a rotation after we looked (then its seal is there now), or by someone else.
                 block = file.block()
-                if block is None:
+                if block is None and not self._sealed:
                     self._finished = self.moved = True
                     return True
         except (OSError, EOFError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._damage(portion, file.number, file.offset, reason[:1].lower() + reason[1:])
+            self._finished = True
+            return True
+        if block is None and self._sealed:
             self._finished = True
             return True
         if block is None:
@@ -305,7 +301,7 @@ class JournalReader:
             case Open(first=first):
                 self._first = first
             case Seal():
-                self._finished = True
+                self._sealed = True  # the end, when nothing stands behind it
 
     def _damage(self, portion: Portion, number: int, byte: int, reason: str) -> None:
         assert self._file is not None
@@ -392,9 +388,8 @@ class _Packed:
 
     def __init__(self, segment: Segment) -> None:
         self.name = segment.path.name
-        self._exits = ExitStack()
-        stream = self._exits.enter_context(segment.open())
-        self._blocks = read_blocks(stream.read)
+        self._stream = segment.open()
+        self._blocks = read_blocks(self._stream.read)
         self._partial: Block | None = None
         self.offset = 0
         self.number = 1
@@ -422,7 +417,7 @@ class _Packed:
         return False
 
     def close(self) -> None:
-        self._exits.close()
+        self._stream.close()
 
 
 def read_journal(
@@ -454,8 +449,5 @@ def read_journal(
             waited += _GROWING_STEP
 
 
-def _opened(segment: Segment) -> Open | None:
-    try:
-        return read_open(segment)
-    except (OSError, EOFError, ValueError):
-        return None
+def _open_file(segment: Segment) -> _Plain | _Packed:
+    return _Packed(segment) if segment.packed else _Plain(segment)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -36,10 +37,11 @@ from .format import (
     read_place,
 )
 from .lines import LINE_BYTES, read_blocks
-from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, read_opened, start_file
+from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
 from .seek import offset_behind
 from .segments import Log, Segment, list_log, segment_path
 from .sign import Signer
+from .succession import read_opened
 from .walk import Finding, Walk
 
 PENDING_SUFFIX = ".pending"  # a torn tail was copied aside; its `recovered` record is not known to be on disk
@@ -351,7 +353,7 @@ def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:
     findings: list[Finding] = []
     walk, last, end, number = Walk(findings.append, whole=False), b"", 0, 1
     try:
-        with segment.open() as stream:
+        with closing(segment.open()) as stream:
             walk.begin(segment.path.name, segment.first)
             for block in read_blocks(stream.read):
                 walk.feed(block)

@@ -14,6 +14,7 @@ from ..errors import InvalidEvent
 from .format import CONTROL_MARK, PLACE_BYTES, Checkpoint, read_control, read_place
 
 _CHUNK = 64 << 10
+_LINE_CHUNK = 4096  # an OpsML line is 700 bytes
 _CLOSE = 64 << 10  # nearer than this, reading is cheaper than searching
 
 
@@ -54,7 +55,7 @@ def _line_from(descriptor: int, offset: int, limit: int) -> tuple[int, int] | No
 
 
 def _find_newline(descriptor: int, offset: int) -> int | None:
-    while chunk := os.pread(descriptor, _CHUNK, offset):
+    while chunk := os.pread(descriptor, _LINE_CHUNK, offset):
         at = chunk.find(b"\n")
         if at >= 0:
             return offset + at

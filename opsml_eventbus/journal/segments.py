@@ -11,12 +11,11 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, Protocol
 
 from ..errors import JournalRefused
 
@@ -39,11 +38,9 @@ class Segment:
     def packed(self) -> bool:
         return self.path.suffix in COMPRESSIONS.values()
 
-    @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """Its bytes, decompressed. Reading may raise OSError, EOFError (cut off) or ValueError (not what it says)."""
-        with open_stream(self.path) as stream:
-            yield stream
+    def open(self) -> Stream:
+        """Its bytes, decompressed. Close it."""
+        return open_stream(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,30 +134,57 @@ def _only_log(folder: Path) -> Path:
     return logs.pop()
 
 
-# ── reading compressed files ─────────────────────────────────────────────────────────────────────────────────────
+# ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def open_stream(path: Path, suffix: str | None = None) -> Iterator[BinaryIO]:
+class Stream(Protocol):
+    """Bytes to be read once, from the beginning. `read` gives nothing at the end; it may raise OSError, EOFError (cut
+    off) or ValueError (not what its name says)."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+def open_stream(path: Path, suffix: str | None = None) -> Stream:
     """A file's bytes, decompressed when its name (or `suffix`, given instead) ends in `.gz` or `.zst`."""
     suffix = path.suffix if suffix is None else suffix
-    with path.open("rb") as raw:
-        if suffix not in COMPRESSIONS.values():
-            yield raw
-            return
-        stream, errors = _open_packed(raw, suffix)
+    raw = path.open("rb", buffering=0)
+    if suffix not in COMPRESSIONS.values():
+        return raw
+    try:
+        return _Packed(raw, suffix)
+    except BaseException:
+        raw.close()
+        raise
+
+
+class _Packed:
+    """A decompressed stream that notices when it is cut off, and stops at a bomb: 64 MiB at over a hundredfold."""
+
+    def __init__(self, raw: FileIO, suffix: str) -> None:
+        self._raw = raw
+        self._out = 0
+        self._error: type[Exception] = zlib.error
+        if suffix == ".gz":
+            self._stream: Stream = gzip.GzipFile(fileobj=raw, mode="rb")
+        else:
+            zstd = load_zstd(str(raw.name))
+            self._stream, self._error = zstd.ZstdFile(raw, "rb"), zstd.ZstdError
+
+    def read(self, size: int, /) -> bytes:
         try:
-            yield cast("BinaryIO", _Guarded(stream, raw, errors))
-        finally:
-            stream.close()
+            data = self._stream.read(size)
+        except self._error as error:
+            raise ValueError(f"it does not unpack: {error}") from error
+        self._out += len(data)
+        if self._out > _BOMB_BYTES and self._out > _BOMB_RATIO * self._raw.tell():
+            raise ValueError(f"it unpacks to more than {_BOMB_RATIO} times its size")
+        return data
 
-
-def _open_packed(raw: BinaryIO, suffix: str) -> tuple[BinaryIO, type[Exception]]:
-    """A reader of compressed bytes that notices when they are cut off, and its own kind of error."""
-    if suffix == ".gz":
-        return cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="rb")), zlib.error
-    zstd = load_zstd(raw.name)
-    return cast("BinaryIO", zstd.ZstdFile(raw, "rb")), zstd.ZstdError
+    def close(self) -> None:
+        self._stream.close()
+        self._raw.close()
 
 
 def load_zstd(path: str) -> Any:
@@ -171,23 +195,3 @@ def load_zstd(path: str) -> Any:
         except ImportError:
             continue
     raise JournalRefused(path, "zstd needs the extra opsml-eventbus[zstd]")
-
-
-class _Guarded:
-    """A decompressed stream that stops at a bomb: ValueError after 64 MiB at over a hundredfold."""
-
-    def __init__(self, stream: BinaryIO, raw: BinaryIO, error: type[Exception]) -> None:
-        self._stream = stream
-        self._raw = raw
-        self._error = error
-        self._out = 0
-
-    def read(self, size: int) -> bytes:
-        try:
-            data = self._stream.read(size)
-        except self._error as error:
-            raise ValueError(f"it does not unpack: {error}") from error
-        self._out += len(data)
-        if self._out > _BOMB_BYTES and self._out > _BOMB_RATIO * self._raw.tell():
-            raise ValueError(f"it unpacks to more than {_BOMB_RATIO} times its size")
-        return data

@@ -10,16 +10,20 @@ A log that is being written may be verified: a last line that is still growing i
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
-from .segments import Log, Segment, find_log
+from .segments import Log, Segment, Stream, find_log
 from .sign import Verifier
+from .succession import open_following
 from .walk import TAMPERED, Finding, SignedHead, Walk
 
 MAX_FINDINGS = 1000  # kept in a report; `on_finding` is told all of them
@@ -81,7 +85,7 @@ def verify_journal(
     Raises FileNotFoundError; JournalRefused: a folder with several logs, or a missing extra.
     """
     log = find_log(path)
-    report = Report(str(path), [segment.path.name for segment in log.segments])
+    report = Report(str(path))
     if _unchained(log, report):
         return report
     _Check(log, report, expect, public_key, on_finding, on_progress).run()
@@ -105,6 +109,7 @@ class _Check:
         self._on_finding = on_finding
         self._on_progress = on_progress
         self._read = 0
+        self._names: list[str] = []
         self._kinds: set[str] = set()
         self._walk = Walk(
             self._tell, whole=log.whole, expect=expect, signed=self._signed if self._verifier is not None else None
@@ -112,14 +117,13 @@ class _Check:
 
     def run(self) -> None:
         walk, report = self._walk, self._report
-        files = list(self._log.segments)
-        seen: set[tuple[int, int]] = set()
-        while files:
-            segment = files.pop(0)
-            self._file(segment, seen)
-            if not files and self._log.whole:
-                files = self._newer(seen)
+        if self._log.whole:
+            self._files()
+        else:
+            segment = self._log.segments[0]
+            self._file(segment, segment.open())
         walk.finish()
+        report.files = self._names
         report.log, report.head, report.first = walk.log, walk.head, walk.first
         report.durable, report.settled = walk.durable, walk.settled
         report.events, report.lines = walk.events, walk.lines
@@ -142,40 +146,42 @@ class _Check:
         elif report.count:
             report.exit = 3
 
-    def _file(self, segment: Segment, seen: set[tuple[int, int]]) -> None:
-        """One file through the walk. A live file that is renamed meanwhile is the same file."""
+    def _files(self) -> None:
+        """Every file of the log in order, those that are finished while we read among them."""
+        behind = 0
+        while True:
+            try:
+                following = open_following(self._log.live, behind, Segment.open)
+            except OSError as error:
+                self._walk.unreadable(0, 1, _reason(error))
+                return
+            if following is None:
+                return
+            segment, stream = following
+            status = None if segment.first is not None else os.fstat(cast("FileIO", stream).fileno())
+            self._file(segment, stream)
+            if status is not None and _is_at(self._log.live, status):
+                return  # the live file is the last, unless it was finished while it was read
+            if self._walk.file_first <= behind:
+                return
+            behind = self._walk.file_first
+
+    def _file(self, segment: Segment, stream: Stream) -> None:
         walk = self._walk
         end, number = 0, 1
+        self._names.append(segment.path.name)
+        walk.begin(segment.path.name, segment.first)
         try:
-            with segment.open() as stream:
-                if not segment.packed:
-                    status = segment.path.stat()
-                    seen.add((status.st_dev, status.st_ino))
-                walk.begin(segment.path.name, segment.first)
+            with closing(stream):
                 for block in _grown(stream, segment):
                     walk.feed(block)
                     end, number = block.end, block.number + block.height
                     self._progress(end)
         except (OSError, EOFError, ValueError) as error:
-            if isinstance(error, FileNotFoundError) and segment.first is None:
-                return  # renamed between listing and opening: it is listed again under its new name
             walk.unreadable(end, number, _reason(error))
-            return
+        else:
+            walk.end()
         self._read += end
-        walk.end()
-
-    def _newer(self, seen: set[tuple[int, int]]) -> list[Segment]:
-        """Files that came while we read: the log was rotated."""
-        newer = []
-        for segment in find_log(self._log.live).segments:
-            try:
-                status = segment.path.stat()
-            except FileNotFoundError:
-                continue
-            known = (status.st_dev, status.st_ino) in seen
-            if not known and (segment.first is None or segment.first > self._walk.head.seq):
-                newer.append(segment)
-        return newer
 
     def _progress(self, end: int) -> None:
         if self._on_progress is not None:
@@ -200,7 +206,7 @@ class _Check:
             self._tell(Finding("signature", head.file, head.line, head.byte, head.actual.seq, reason))
 
 
-def _grown(stream: BinaryIO, segment: Segment) -> Iterator[Block]:
+def _grown(stream: Stream, segment: Segment) -> Iterator[Block]:
     """The file's blocks; at its end a line without a newline is given a moment to grow, if a writer may be at it."""
     offset, number = 0, 1
     waited = 0.0
@@ -220,14 +226,22 @@ def _grown(stream: BinaryIO, segment: Segment) -> Iterator[Block]:
             return
         time.sleep(_GROWING_STEP)
         waited += _GROWING_STEP
-        stream.seek(offset)
+        cast("FileIO", stream).seek(offset)
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
 
 
 def _unchained(log: Log, report: Report) -> bool:
     """Plain JSONL has no chain; saying so once is better than calling each line damaged."""
     segment = log.segments[0]
     try:
-        with segment.open() as stream:
+        with closing(segment.open()) as stream:
             beginning = stream.read(64 << 10)
     except (OSError, EOFError, ValueError):
         return False

@@ -118,7 +118,8 @@ class Walk:
         self._file_events = 0
         self._counted = True  # every line of this file has joined so far
         self._clean = True  # no finding in this file so far
-        self._beginning: tuple[int, bytes, Finding] | None = None
+        self._gone: list[tuple[int, bytes, Finding]] = []  # what is missing before a file, unless declared pruned
+        self.file_first = 0  # seq of the open record of this file, 0 before it
         self._pruned: dict[int, str] = {}
         self._damage: list[int] = []  # least seq only; a list of one, or none
 
@@ -127,7 +128,7 @@ class Walk:
     def begin(self, name: str, first: int | None) -> None:
         """The next file. first: the seq its name promises, None for the live file."""
         self._file, self._name_first = name, first
-        self._at_start, self._sealed, self._file_events = True, False, 0
+        self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, first or 0
         self._counted = self._clean = True
         self.sound_end = 0
 
@@ -143,8 +144,7 @@ class Walk:
 
     def finish(self) -> None:
         """The log has ended."""
-        if self._beginning is not None:
-            first, previous, finding = self._beginning
+        for first, previous, finding in self._gone:
             if self._pruned.get(first) != previous.hex():
                 self._tell(finding)
 
@@ -260,15 +260,16 @@ class Walk:
             )
         elif not joined and control.first > 1 and self._whole:
             finding = Finding("missing", self._file, number, offset, 1, f"seq 1 to {control.first - 1} are gone")
-            self._beginning = control.first, previous, finding
+            self._gone.append((control.first, previous, finding))
         elif joined and control.first > self.head.seq + 1 and not self._lost:
-            lost = f"{self.head.seq + 1} to {control.first - 1}"
-            self._found("missing", number, offset, f"seq {lost} are not there: a file is missing")
+            reason = f"seq {self.head.seq + 1} to {control.first - 1} are not there: a file is missing"
+            finding = Finding("missing", self._file, number, offset, self.head.seq + 1, reason)
+            self._gone.append((control.first, previous, finding))
         elif joined and control.first <= self.head.seq:
             self._found("sequence", number, offset, f"seq {control.first} again, after {self.head.seq}")
         elif joined and previous not in (self.head.chain, self._other) and not self._lost:
             self._found("altered", number, offset, "it does not join the file before it")
-        self.log, self.fsync = control.log, control.fsync
+        self.log, self.fsync, self.file_first = control.log, control.fsync, control.first
         self.head, self._other, self._lost = Head(control.first - 1, previous), None, False
 
     def _disjointed(self, place: Place, computed: bytes, number: int, offset: int) -> None:
