@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from ..codec import MAX_EVENT_BYTES
 from .format import PLACE_BYTES
@@ -13,26 +12,41 @@ LINE_BYTES = MAX_EVENT_BYTES + PLACE_BYTES
 HELD_BYTES = 4096  # of a line that is too long, or never ends: enough to show what it is
 
 
-class Block(NamedTuple):
-    """Some lines of a file. data: without the last newline; height: how many lines.
+class Block:
+    """Some lines of a file. data: without the last newline.
 
     offset: of the first byte in the (decompressed) file. number: of the first line, from 1.
     end: of the last line, its newline included. whole: False for the one line after the last newline of a file.
     oversize: this one line is too long; only its beginning is here.
     """
 
-    offset: int
-    number: int
-    data: bytes
-    height: int
-    end: int
-    whole: bool = True
-    oversize: bool = False
+    __slots__ = ("_height", "_lines", "data", "end", "number", "offset", "oversize", "whole")
+
+    def __init__(
+        self, offset: int, number: int, data: bytes, end: int, *, whole: bool = True, oversize: bool = False
+    ) -> None:
+        self.offset = offset
+        self.number = number
+        self.data = data
+        self.end = end
+        self.whole = whole
+        self.oversize = oversize
+        self._lines: list[bytes] | None = None
+        self._height = 0
 
     @property
     def lines(self) -> list[bytes]:
-        """The lines, without their newlines."""
-        return self.data.split(b"\n")
+        """The lines, without their newlines; split when first asked for."""
+        if self._lines is None:
+            self._lines = self.data.split(b"\n")
+        return self._lines
+
+    @property
+    def height(self) -> int:
+        """How many lines."""
+        if not self._height:
+            self._height = len(self._lines) if self._lines is not None else self.data.count(b"\n") + 1
+        return self._height
 
 
 def read_blocks(
@@ -52,17 +66,18 @@ def read_blocks(
         if long:  # its newline has come
             first = chunk.find(b"\n")
             end = offset + len(rest) + long + first + 1
-            yield Block(offset, number, rest, 1, end, oversize=True)
+            yield Block(offset, number, rest, end, oversize=True)
             offset, number, rest, long = end, number + 1, b"", 0
             chunk, cut = chunk[first + 1 :], cut - first - 1
         if cut >= 0:
             data = rest + chunk[:cut]
-            count, end = data.count(b"\n") + 1, offset + len(data) + 1
-            yield Block(offset, number, data, count, end)
-            offset, number, rest = end, number + count, b""
+            block = Block(offset, number, data, offset + len(data) + 1)
+            yield block
+            # Whoever had it has split it by now, mostly: counting again would cost a third of reading.
+            offset, number, rest = block.end, number + block.height, b""
         rest, long = _hold(rest + chunk[cut + 1 :], long)
     if rest:
-        yield Block(offset, number, rest, 1, offset + len(rest) + long, whole=False, oversize=long > 0)
+        yield Block(offset, number, rest, offset + len(rest) + long, whole=False, oversize=long > 0)
 
 
 def _hold(rest: bytes, long: int) -> tuple[bytes, int]:

@@ -18,7 +18,17 @@ from typing import BinaryIO, NamedTuple, Self
 
 from ..codec import MAX_EVENT_BYTES
 from ..errors import InvalidEvent
-from .format import CONTROL_MARK, PLACE_BYTES, Open, Seal, format_bound, is_control, read_control, read_place
+from .format import (
+    CONTROL_AT,
+    CONTROL_MARK,
+    PLACE_BYTES,
+    Open,
+    Seal,
+    format_bound,
+    is_control,
+    read_control,
+    read_place,
+)
 from .lines import BLOCK_BYTES, Block, read_blocks
 from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log
@@ -242,10 +252,8 @@ class JournalReader:
         data = block.data
         if self._torn or not self._next or b'"type":"eventbus.' in data or self._sieve(data):
             return False
-        first, last = (
-            read_place(data[: data.find(b"\n")] if block.height > 1 else data),
-            read_place(data[-PLACE_BYTES:]),
-        )
+        end = data.find(b"\n")
+        first, last = read_place(data[:end] if end >= 0 else data), read_place(data[-PLACE_BYTES:])
         if first is None or last is None or first.seq != self._next or last.seq != self._next + block.height - 1:
             return False
         self._next = last.seq + 1
@@ -258,7 +266,7 @@ class JournalReader:
         name, wanted = self._file.name, self._from_seq
         for line in block.lines:
             at = line.rfind(b',"seq":%d,"durable":' % expected, -PLACE_BYTES)
-            if at < 0 or CONTROL_MARK in line or not line.endswith(b'"}') or self._torn:
+            if at < 0 or line.startswith(CONTROL_MARK, CONTROL_AT) or not line.endswith(b'"}') or self._torn:
                 self._next = expected
                 self._odd(line, number, block, portion)
                 expected = self._next

@@ -24,7 +24,6 @@ from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
 from ..event import new_id
 from .disk import Lock, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
 from .format import (
-    CONTROL_MARK,
     Checkpoint,
     Head,
     Open,
@@ -188,7 +187,7 @@ class _Opening:
         if sound == 0 or opened is None:
             self.live.unlink()  # nothing whole was in it; what there was is kept aside
             return None, None
-        control = read_control(last) if CONTROL_MARK in last else None
+        control = read_control(last)
         if isinstance(control, Seal):
             self._finish_rotation(descriptor, opened)
             return None, None

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from ..errors import InvalidEvent
-from .format import CONTROL_MARK, PLACE_BYTES, Checkpoint, read_control, read_place
+from .format import CONTROL_AT, CONTROL_MARK, PLACE_BYTES, Checkpoint, read_control, read_place
 
 _CHUNK = 64 << 10
 _LINE_CHUNK = 4096  # an OpsML line is 700 bytes
@@ -84,6 +84,7 @@ def offset_of_time(path: Path, since: bytes) -> int:
 
 def _checkpoint_from(descriptor: int, offset: int, limit: int) -> tuple[int, str | None] | None:
     """The first checkpoint that begins in a line behind `offset`: where it ends, and the greatest time before it."""
+    first = offset
     while offset < limit:
         chunk = os.pread(descriptor, _CHUNK + len(CONTROL_MARK), offset)
         at = chunk.find(CONTROL_MARK)
@@ -92,13 +93,11 @@ def _checkpoint_from(descriptor: int, offset: int, limit: int) -> tuple[int, str
                 return None
             offset += _CHUNK
             continue
-        mark = offset + at
-        before = os.pread(descriptor, min(4096, mark), max(0, mark - 4096))
-        end = _find_newline(descriptor, mark)
-        begin = mark - len(before) + before.rfind(b"\n") + 1
+        begin = offset + at - CONTROL_AT
+        end = _find_newline(descriptor, offset + at)
         if end is None:
             return None
-        if begin >= offset and end - begin < _CLOSE:
+        if begin >= first and end - begin < _CLOSE:
             try:
                 control = read_control(os.pread(descriptor, end - begin, begin))
             except InvalidEvent:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from ..errors import InvalidEvent
 from .format import (
+    CONTROL_AT,
     CONTROL_MARK,
     DOMAIN,
     FORMAT,
@@ -180,7 +181,9 @@ class Walk:
                 while index < count:
                     line = lines[index]
                     digest = sha256(DOMAIN + chain + line[:-76]).digest()
-                    if not line.endswith(tail % (seq + 1, hexlify(digest))) or CONTROL_MARK in line:
+                    if not line.endswith(tail % (seq + 1, hexlify(digest))) or line.startswith(
+                        CONTROL_MARK, CONTROL_AT
+                    ):
                         break
                     seq += 1
                     chain = digest
@@ -206,7 +209,7 @@ class Walk:
         """One line that is not simply the next one."""
         at_start, self._at_start = self._at_start, False
         place = read_place(line) if block.whole and not block.oversize and b"\0" not in line else None
-        if place is None or CONTROL_MARK not in line:
+        if place is None:
             control = None
         else:
             try:
