@@ -16,6 +16,7 @@ from .live import Notice
 from .reader import Damage, JournalReader, Line, Portion, read_journal
 from .recovery import Recovery, recover
 from .redact import Redaction
+from .repair import Repair, find_damage, repair
 from .segments import Log, Segment, find_log
 from .verify import Report, verify_journal
 from .walk import Finding
@@ -34,12 +35,15 @@ __all__ = [
     "Portion",
     "Recovery",
     "Redaction",
+    "Repair",
     "Report",
     "Segment",
+    "find_damage",
     "find_log",
     "parse_fsync",
     "parse_head",
     "read_journal",
     "recover",
+    "repair",
     "verify_journal",
 ]

@@ -1,0 +1,133 @@
+"""Repair: what recovery refuses is mended, never in silence, never without a copy, never by guessing."""
+
+from __future__ import annotations
+
+import pytest
+from journal_support import KillAt, event, ids, line_ends, make, restore, snapshot, write
+
+from opsml_eventbus.codec import decode_line
+from opsml_eventbus.errors import JournalDamaged, JournalRefused
+from opsml_eventbus.event import Gap
+from opsml_eventbus.journal import find_damage, read_journal, recover, repair, verify_journal
+from opsml_eventbus.journal.compress import compress_segment
+from opsml_eventbus.journal.segments import list_log
+
+
+@pytest.fixture
+def path(tmp_path):
+    return make(tmp_path / "audit.jsonl", [[1, 2], [3, 4], [5, 6], [7, 8]], rotate_after=(2,), close=True)
+
+
+def edit(path, old, new):
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+
+
+def shown(path):
+    """Ids of events, and `gap` for a Gap."""
+    items = [decode_line(item.line) for item in read_journal(path)]
+    return ["gap" if isinstance(item, Gap) else item.id for item in items]
+
+
+def test_a_sound_log_is_left_as_it_is(path):
+    before = snapshot(path.parent)
+    assert find_damage(path) is None
+    assert repair(path).finding is None
+    after = snapshot(path.parent)
+    after.pop("audit.jsonl.lock")
+    before.pop("audit.jsonl.lock", None)
+    assert after == before
+
+
+def test_an_altered_line_in_the_live_file_is_cut_out_and_the_rest_is_kept(path):
+    edit(path, b'"n":6', b'"n":9')
+    damaged = path.read_bytes()
+    assert find_damage(path).seq == 9
+    done = repair(path)
+    assert (done.finding.seq, done.salvaged, done.lost) == (9, 2, 1)
+    assert [copy.read_bytes() for copy in done.kept] == [damaged]
+    assert verify_journal(path).exit == 0
+    assert shown(path) == ["e1", "e2", "e3", "e4", "e5", "gap", "e7", "e8"]
+    write(path, [event(9)])
+    assert verify_journal(path).exit == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_damage_in_a_finished_file_takes_what_follows_into_a_new_one(path, packed):
+    (segment,) = list_log(path).sealed
+    edit(segment.path, b'"n":2', b'"n":7')
+    if packed:
+        compress_segment(segment, "gzip")
+    before = snapshot(path.parent)
+    done = repair(path)
+    assert sorted(copy.read_bytes() for copy in done.kept) == sorted(
+        data for name, data in before.items() if "lock" not in name
+    )
+    assert verify_journal(path).exit == 0
+    assert shown(path) == ["e1", "gap", "e3", "e4", "e5", "e6", "e7", "e8"]
+
+
+def test_a_missing_file_is_mended_with_a_gap_in_its_place(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2], [3]], rotate_after=(1, 2))
+    list_log(path).sealed[1].path.unlink()
+    done = repair(path)
+    assert done.finding.kind == "missing"
+    assert verify_journal(path).exit == 0
+    assert ids(path)[0] == "e1"
+    assert ids(path)[-1] == "e3"
+
+
+def test_a_missing_beginning_cannot_be_mended(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]], rotate_after=(1,))
+    list_log(path).sealed[0].path.unlink()
+    with pytest.raises(JournalRefused, match="seq 1 to 3 are gone"):
+        repair(path)
+
+
+def test_a_torn_file_written_with_never_is_cut_by_repair_only(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write(path, [event(1), event(2)], fsync="never")
+    data = path.read_bytes()
+    cut = line_ends(data)[2] - 20
+    path.write_bytes(data[:cut])
+    with pytest.raises(JournalDamaged):
+        recover(path)
+    done = repair(path)
+    assert done.kept[0].read_bytes() == data[:cut]
+    assert shown(path) == ["e1", "gap"]
+    assert verify_journal(path).exit == 0
+
+
+def test_a_first_line_that_is_gone_is_mended_too(path):
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(rows[1:]))
+    repair(path)
+    assert verify_journal(path).exit == 0
+    assert set(ids(path)) >= {"e1", "e2", "e3", "e4", "e6", "e7", "e8"}
+
+
+def test_a_file_without_a_single_record_is_no_journal(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a":1}\n{"b":2}\n')
+    with pytest.raises(JournalRefused):
+        repair(path)
+    assert path.read_bytes() == b'{"a":1}\n{"b":2}\n'
+
+
+def test_a_repair_killed_at_any_step_and_begun_again_loses_nothing(path):
+    (segment,) = list_log(path).sealed
+    edit(segment.path, b'"n":2', b'"n":7')
+    before = snapshot(path.parent)
+    for count in range(200):
+        restore(path.parent, before)
+        with KillAt(count) as kill:
+            repair(path)
+        repair(path)
+        assert verify_journal(path).exit == 0
+        assert [name for name in shown(path) if name != "gap"] == ["e1", "e3", "e4", "e5", "e6", "e7", "e8"]
+        copies = list(snapshot(path.parent).values())
+        assert all(data in copies for name, data in before.items() if "lock" not in name)
+        if not kill.killed:
+            break
+    assert count > 10
