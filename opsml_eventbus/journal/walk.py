@@ -209,14 +209,14 @@ class Walk:
         """One line that is not simply the next one."""
         at_start, self._at_start = self._at_start, False
         place = read_place(line) if block.whole and not block.oversize and b"\0" not in line else None
+        wrong = ""
         if place is None:
             control = None
         else:
             try:
                 control = read_control(line)
             except InvalidEvent as error:
-                self._found("altered", number, offset, f"a control record with wrong members ({error})")
-                control = None
+                control, wrong = None, f"a control record with wrong members ({error})"
         if at_start and isinstance(control, Open):
             self._start_file(control, number, offset)
         if place is None:
@@ -233,6 +233,8 @@ class Walk:
             self._found("altered", number, offset, f"durable {place.durable} after {self.durable}, at seq {place.seq}")
         if at_start and not isinstance(control, Open):
             self._found("altered", number, offset, "no open record: the beginning of the file is gone")
+        if wrong:
+            self._found("altered", number, offset, wrong)
         if self._sealed:
             self._found("altered", number, offset, "a line behind the seal")
         previous = self.head

@@ -1,0 +1,232 @@
+"""The format as documented: its numbers, its one spelling, and that a stranger can check it from the document."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from journal_support import audit, event, ids, line_ends, make, restore, snapshot, write
+
+from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.event import Event, Gap
+from opsml_eventbus.journal import reader, verify, verify_journal
+from opsml_eventbus.journal.format import (
+    ZERO,
+    Checkpoint,
+    Head,
+    Open,
+    Tally,
+    control_line,
+    is_control,
+    link,
+    read_control,
+    read_place,
+    write_lines,
+)
+from opsml_eventbus.journal.segments import list_log, parse_segment, segment_path
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_writer_is_at_it(monkeypatch):
+    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
+    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def independent():
+    spec = importlib.util.spec_from_file_location("independent", ROOT / "examples" / "verify_independently.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.verify
+
+
+def test_the_chain_value_of_the_document():
+    text = (ROOT / "docs" / "journal-format.md").read_text()
+    assert link(ZERO, b'{"a').hex() in text
+    assert link(ZERO, b'{"a') == hashlib.sha256(b"eventbus/journal/v1\0" + bytes(32) + b'{"a').digest()
+
+
+def test_a_line_is_the_event_s_own_and_its_place():
+    line = encode_line(event(1))
+    head, data = write_lines(Head(), 0, [line])
+    body = line[:-1] + b',"seq":1,"durable":0'
+    assert data == body + b',"chain":"' + link(ZERO, body).hex().encode() + b'"}\n'
+    assert head == Head(1, link(ZERO, body))
+    place = read_place(data[:-1])
+    assert (place.seq, place.durable, place.chain) == (1, 0, head.chain)
+    assert decode_line(data) == event(1)
+    assert encode_line(decode_line(data)) == line
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b',"seq":01,"durable":0,"chain":"' + b"a" * 64 + b'"}',
+        b',"seq":0,"durable":0,"chain":"' + b"a" * 64 + b'"}',
+        b',"seq":1,"durable":00,"chain":"' + b"a" * 64 + b'"}',
+        b',"seq":1,"durable":0,"chain":"' + b"A" * 64 + b'"}',
+        b',"seq":1,"durable":0,"chain":"' + b"a" * 63 + b'"}',
+        b',"seq":1, "durable":0,"chain":"' + b"a" * 64 + b'"}',
+        b',"seq":-1,"durable":0,"chain":"' + b"a" * 64 + b'"}',
+        b',"seq":' + b"1" * 20 + b',"durable":0,"chain":"' + b"a" * 64 + b'"}',
+        b',"seq":1,"durable":0,"chain":"' + b"a" * 64 + b'"} ',
+        b"",
+    ],
+)
+def test_a_place_has_one_spelling(tail):
+    assert read_place(b'{"id":"x"' + tail) is None
+
+
+def test_control_records_begin_as_documented_and_read_back():
+    for record in (
+        Open(1, "log", 7, "0" * 64, "always", Tally(3, "a", "b")),
+        Checkpoint(Tally()),
+    ):
+        line = control_line(record, 1_763_934_539_747_576_123)
+        name = type(record).__name__.lower().encode()
+        assert re.match(
+            rb'\{"specversion":"1\.0","id":"[0-9a-f-]{36}","source":"eventbus\.journal",'
+            rb'"type":"eventbus\.journal\.' + name + rb'","time":"2025-11-23T21:48:59\.747576123Z","data":\{',
+            line,
+        )
+        assert is_control(line)
+        assert read_control(line) == record
+
+
+def test_an_event_that_quotes_a_control_record_is_none():
+    control = control_line(Checkpoint(Tally()), 0)
+    for item in (Event.new("t", control.decode(), source="s"), Event.new("t", {"x": 1}, source=control.decode())):
+        assert not is_control(encode_line(item))
+
+
+def test_a_tally_knows_least_and_greatest_in_any_order():
+    times = [5, 3, 9, 4]
+    tally = Tally()
+    for number in times:
+        tally = tally.add([encode_line(event(number, time=number))])
+    assert (tally.events, tally.least[-4:], tally.greatest[-4:]) == (4, "003Z", "009Z")
+    assert tally.reaches(9)
+    assert not tally.reaches(10)
+
+
+def test_names_of_segments_round_trip(tmp_path):
+    for live in (tmp_path / "audit.jsonl", tmp_path / "a.b.jsonl", tmp_path / "log.txt"):
+        for first in (1, 4711, 10**19):
+            path = segment_path(live, first)
+            assert parse_segment(path) == (live, first)
+            assert parse_segment(path.with_name(path.name + ".gz")) == (live, first)
+        assert parse_segment(live) is None
+
+
+# ── the stranger ──
+
+
+def test_the_independent_verifier_is_short_and_shares_nothing():
+    source = (ROOT / "examples" / "verify_independently.py").read_text()
+    assert len(source.splitlines()) <= 60
+    assert "opsml_eventbus" not in source.replace("examples/verify", "")
+
+
+def test_the_independent_verifier_agrees_on_sound_torn_and_tampered(tmp_path, independent):
+    log = make(tmp_path / "log" / "audit.jsonl", [[1, 2], [3], [4, 5, 6], [7]], rotate_after=(2,))
+    assert independent(log) == verify_journal(log).exit == 0
+    files = snapshot(log.parent)
+    for name in ("audit.00000000000000000001.jsonl", "audit.jsonl"):
+        data = files[name]
+        for position in range(0, len(data), 3):
+            changed = bytearray(data)
+            changed[position] ^= 1 << position % 8
+            for damaged in (bytes(changed), data[:position]):
+                restore(log.parent, {**files, name: damaged})
+                ours = verify_journal(log).exit
+                assert independent(log) == ours, (name, position, len(damaged))
+
+
+@pytest.mark.parametrize("index", range(2, 8))
+def test_the_independent_verifier_agrees_on_rearranged_lines(tmp_path, independent, index):
+    log = make(tmp_path / "log" / "audit.jsonl", [list(range(10))])
+    rows = log.read_bytes().splitlines(keepends=True)
+    for changed in (
+        rows[:index] + rows[index + 1 :],
+        [*rows[:index], rows[index + 1], rows[index], *rows[index + 2 :]],
+        [*rows[:index], rows[index], *rows[index:]],
+    ):
+        log.write_bytes(b"".join(changed))
+        assert independent(log) == verify_journal(log).exit == 5
+
+
+def test_the_independent_verifier_knows_compression_and_pruning(tmp_path, independent):
+    import asyncio
+
+    from opsml_eventbus.journal import Journal
+
+    path = tmp_path / "audit.jsonl"
+
+    async def run():
+        async with Journal(path, rotate_count=2, compress="gzip", keep=2) as journal:
+            for number in range(12):
+                await journal.append([event(number)])
+
+    asyncio.run(run())
+    assert independent(path) == verify_journal(path).exit == 0
+    list_log(path).sealed[0].path.unlink()
+    assert independent(path) == verify_journal(path).exit == 5
+
+
+# ── others read it as it is ──
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, [*(audit(number) for number in range(20)), Gap.new(2, None, "lag")])
+    return path
+
+
+def test_jq_reads_it(written):
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    program = 'select(.type == "audit") | [.seq, .data.resource_id] | @csv'
+    done = subprocess.run(["jq", "-r", program, written], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == '2,"card-0"'
+    assert len(done.stdout.splitlines()) == 20
+
+
+def test_duckdb_reads_it(written):
+    duckdb = pytest.importorskip("duckdb")
+    query = f"select count(*), max(seq) from read_json_auto('{written}') where type = 'audit'"
+    assert duckdb.sql(query).fetchall() == [(20, 21)]
+
+
+def test_pandas_reads_it(written):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_json(written, lines=True)
+    assert list(frame.seq) == list(range(1, len(frame) + 1))
+    assert (frame.type == "audit").sum() == 20
+
+
+def test_the_official_sdk_parses_its_lines(written):
+    pytest.importorskip("cloudevents")
+    try:
+        from cloudevents.v1.http import from_json
+    except ImportError:
+        from cloudevents.http import from_json
+    for line in written.read_bytes().splitlines():
+        parsed = from_json(line)
+        assert parsed["id"] == json.loads(line)["id"]
+        assert parsed["specversion"] == "1.0"
+
+
+def test_plain_python_reads_it(written):
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+    assert [row["id"] for row in rows if row["type"] == "audit"] == ids(written)[:20]
+    assert len(line_ends(written.read_bytes())) == len(rows)
