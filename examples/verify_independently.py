@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}')
+PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}\Z')
 
 
 def files(live):
@@ -27,13 +27,12 @@ def verify(live):
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines, name, sealed, events, disturbed = data.split(b"\n"), "", False, 0, False
         for number, line in enumerate(lines):
-            places = list(PLACE.finditer(line))
-            if not places or places[-1].end() != len(line) or b"\0" in line or number == len(lines) - 1:
-                if line or number < len(lines) - 1:  # what cannot be read may still hold whole lines: they state D
+            place = PLACE.search(line)
+            if place is None or b"\0" in line or number == len(lines) - 1:
+                if line or number < len(lines) - 1:
                     torn, disturbed = [*torn, seq + 1], True
-                    durable = max([durable, *(int(place[2]) for place in places)])
                 continue
-            at, stated, value = int(places[-1][1]), int(places[-1][2]), bytes.fromhex(places[-1][3].decode())
+            at, stated, value = int(place[1]), int(place[2]), bytes.fromhex(place[3].decode())
             event, record = {}, {}
             with contextlib.suppress(ValueError):
                 event = json.loads(line) if line[63:].startswith(b'","source":"eventbus.journal",') else {}
@@ -47,7 +46,7 @@ def verify(live):
             tampered |= (at != seq + 1 and not disturbed) or (joins and not durable <= stated < at)
             tampered |= sealed or (joins and number == 0 and name != "eventbus.journal.open")
             torn, disturbed = (torn, disturbed) if joins else ([*torn, seq + 1], True)
-            seq, chain, durable = at, value, max(durable, stated)
+            seq, chain, durable = at, value, max(durable, stated if stated < at else 0)
             events, sealed = events + (not event), name == "eventbus.journal.seal" and bool(event)
             pruned |= {(record["before"], record["chain"])} if joins and name == "eventbus.journal.pruned" else set()
             tampered |= sealed and joins and not disturbed and record["tally"]["events"] != events
