@@ -85,6 +85,20 @@ def test_a_missing_beginning_cannot_be_mended(tmp_path):
         repair(path)
 
 
+def test_what_was_declared_behind_the_damage_stays_declared(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, [event(1)])
+    write(path, [event(2)], rotate_count=1)
+    write(path, [event(3)], rotate_count=1, keep=1)
+    assert b"pruned" in path.read_bytes()
+    write(path, [event(4)])
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([rows[0], rows[1].replace(b'"source":"', b'"source":"X', 1), *rows[2:]]))
+    assert verify_journal(path).exit == 5
+    repair(path)
+    assert verify_journal(path).exit == 0
+
+
 def test_a_torn_file_written_with_never_is_cut_by_repair_only(tmp_path):
     path = tmp_path / "a.jsonl"
     write(path, [event(1), event(2)], fsync="never")

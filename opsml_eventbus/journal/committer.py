@@ -390,7 +390,7 @@ class Committer:
 
     def _note(self, kind: str, detail: str) -> None:
         logger.log(
-            logging.DEBUG if kind == "rotated" else logging.WARNING, "journal %s: %s: %s", self.path, kind, detail
+            logging.DEBUG if kind in _ROUTINE else logging.WARNING, "journal %s: %s: %s", self.path, kind, detail
         )
         if self._notify is not None:
             self._call(self._loop, self._notify, Notice(kind, str(self.path), detail))

@@ -27,8 +27,10 @@ from .format import (
     CHAIN_BYTES,
     Head,
     Open,
+    Pruned,
     Recovered,
     Seal,
+    Tally,
     control_line,
     is_control,
     link,
@@ -96,7 +98,8 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
 @dataclass(frozen=True, slots=True)
 class _Damage:
     """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it.
-    behind: where the chain stands there, `durable` with it; log: its id."""
+    behind: where the chain stands there, `durable` with it; log: its id. beginning: seq and chain value of a beginning
+    that no sound line declares any more."""
 
     finding: Finding
     segments: tuple[Segment, ...]
@@ -104,6 +107,7 @@ class _Damage:
     behind: Head
     durable: int
     log: str
+    beginning: tuple[tuple[int, bytes], ...] = ()
 
 
 def _find(log: Log) -> _Damage | None:
@@ -117,9 +121,14 @@ def _find(log: Log) -> _Damage | None:
         if findings and not walk.lines and not walk.log:
             raise JournalRefused(str(segment.path), "nothing in it is a line of a journal")
         if findings:
-            if walk.sound_end:
-                before = _sound_part(segment, walk.sound_end)
-            return _Damage(findings[0], log.segments[index:], walk.sound_end, *before)
+            sound = walk.sound_end
+            if sound:
+                before = _sound_part(segment, sound)
+            for later in log.segments[index + 1 :]:
+                _feed(walk, later)
+            # What declared a beginning may be among what is damaged.
+            beginning = [(first, chain) for first, chain, gone in walk.undeclared if gone.seq == 1]
+            return _Damage(findings[0], log.segments[index:], sound, *before, tuple(beginning))
     walk.finish()  # tells of files that are missing and not declared pruned
     if not findings:
         return None
@@ -173,8 +182,9 @@ def _blocks(segment: Segment, start: int, end: int | None = None) -> Iterator[Bl
 class _Salvage:
     """The events behind the damage that are whole. After it ran: how much there was."""
 
-    def __init__(self, damage: _Damage) -> None:
+    def __init__(self, damage: _Damage, now: int) -> None:
         self._damage = damage
+        self._now = now
         self.cut = 0
         self.salvaged = 0
         self.lost = 0
@@ -202,6 +212,8 @@ class _Salvage:
                     joins = chain is None or link(chain, line[:-CHAIN_BYTES]) == place.chain
                     chain = place.chain
                     if is_control(line):
+                        if joins and isinstance(control, Pruned | Recovered):  # what they say of the log is still true
+                            yield control_line(control, self._now)
                         continue
                     event = _whole(line) if joins else None
                     if event is None:
@@ -235,7 +247,7 @@ class _Mending:
     def run(self) -> Repair:
         damage, live = self.damage, self.live
         kept = tuple(self._keep(segment.path) for segment in damage.segments)
-        counted = _Salvage(damage)
+        counted = _Salvage(damage, self.clock())
         for _ in counted:
             pass
         temporary = live.with_name(live.name + REPAIR_SUFFIX)
@@ -276,9 +288,11 @@ class _Mending:
             lines.append(control_line(opened, now))
         digest = counted.digest.hexdigest()
         lines.append(control_line(Recovered(counted.cut, damage.sound, kept, digest, counted.salvaged), now))
+        for first, chain in damage.beginning:
+            lines.append(control_line(Pruned(1, first, chain.hex(), Tally()), now))
         if counted.lost:
             lines.append(encode_line(Gap.new(None, None, "invalid")))
-        for more in itertools.chain((lines,), _batches(_Salvage(damage))):
+        for more in itertools.chain((lines,), _batches(_Salvage(damage, now))):
             head, data = write_lines(head, damage.durable, more)
             write_all(descriptor, data)
 

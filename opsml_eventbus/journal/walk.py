@@ -145,9 +145,13 @@ class Walk:
 
     def finish(self) -> None:
         """The log has ended."""
-        for first, previous, finding in self._gone:
-            if self._pruned.get(first) != previous.hex():
-                self._tell(finding)
+        for _, _, finding in self.undeclared:
+            self._tell(finding)
+
+    @property
+    def undeclared(self) -> list[tuple[int, bytes, Finding]]:
+        """What is missing before a file and was not declared pruned: the seq it begins with, the chain before it."""
+        return [gone for gone in self._gone if self._pruned.get(gone[0]) != gone[1].hex()]
 
     @property
     def least_damage(self) -> int | None:
