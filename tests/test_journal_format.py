@@ -111,7 +111,7 @@ def test_a_tally_knows_least_and_greatest_in_any_order():
     times = [5, 3, 9, 4]
     tally = Tally()
     for number in times:
-        tally = tally.add([encode_line(event(number, time=number))])
+        tally += Tally.of([encode_line(event(number, time=number))])
     assert (tally.events, tally.least[-4:], tally.greatest[-4:]) == (4, "003Z", "009Z")
     assert tally.reaches(9)
     assert not tally.reaches(10)

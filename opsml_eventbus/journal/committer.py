@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
 from .compress import compress_segment, remove_leftovers, remove_segment
 from .disk import Lock, make_folder
-from .format import PLACE_BYTES, Head
+from .format import PLACE_BYTES, Head, Tally
 from .live import Fsync, LiveFile, Notice, Notify
 from .recovery import Recovery, open_live
 from .segments import Segment, list_log
@@ -64,6 +64,7 @@ class Append(NamedTuple):
     """Lines to be written together. size: their bytes. future: of `loop`, to be resolved with an Ack."""
 
     lines: Sequence[bytes]
+    tally: Tally
     size: int
     refused: int
     loop: asyncio.AbstractEventLoop
@@ -224,7 +225,7 @@ class Committer:
         try:
             file.check_place()
             self._rotate_if_due(file, sum(job.size for job in batch) + PLACE_BYTES * len(lines))
-            self._write(file, lines)
+            self._write(file, lines, batch)
             self._last_write = time.monotonic()
             if self._policy.fsync == "always":
                 file.sync()
@@ -242,11 +243,12 @@ class Committer:
         self._publish(file)
         self._acknowledge(batch)
 
-    def _write(self, file: LiveFile, lines: Sequence[bytes]) -> None:
+    def _write(self, file: LiveFile, lines: Sequence[bytes], batch: Sequence[Append]) -> None:
+        tally = sum((job.tally for job in batch), Tally())
         blocked = False
         while True:
             try:
-                file.append(lines)
+                file.append(lines, tally)
                 break
             except WriteRefused as error:
                 if self._policy.on_error == "halt" or self._closing.is_set():

@@ -141,17 +141,19 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=False):
     least: str | None = None
     greatest: str | None = None
 
-    def add(self, lines: Sequence[bytes]) -> Tally:
-        """With the canonical lines of some more events and Gaps."""
+    @staticmethod
+    def of(lines: Sequence[bytes]) -> Tally:
+        """Of the canonical lines of some events and Gaps."""
         times = [text for line in lines if (text := time_text(line))]
-        if not times:
-            return msgspec.structs.replace(self, events=self.events + len(lines))
-        least, greatest = min(times).decode(), max(times).decode()
-        return Tally(
-            self.events + len(lines),
-            least if self.least is None or least < self.least else self.least,
-            greatest if self.greatest is None or greatest > self.greatest else self.greatest,
-        )
+        return Tally(len(lines), min(times).decode(), max(times).decode()) if times else Tally(len(lines))
+
+    def __add__(self, other: Tally) -> Tally:
+        if self.least is None or self.greatest is None:
+            return Tally(self.events + other.events, other.least, other.greatest)
+        if other.least is None or other.greatest is None:
+            return Tally(self.events + other.events, self.least, self.greatest)
+        least, greatest = min(self.least, other.least), max(self.greatest, other.greatest)
+        return Tally(self.events + other.events, least, greatest)
 
     def reaches(self, since: int) -> bool:
         """Is any event of `since` (ns) or later among them?"""

@@ -31,6 +31,7 @@ from .format import (
     control_line,
     write_lines,
 )
+from .seek import offset_behind
 from .segments import Segment, list_log, segment_path
 from .sign import Signer
 from .succession import read_open
@@ -98,10 +99,13 @@ class LiveFile:
 
     # ── lines ──
 
-    def append(self, lines: Sequence[bytes]) -> None:
-        """Write canonical lines of events and Gaps, all or none. Raises WriteRefused, JournalFailed."""
+    def append(self, lines: Sequence[bytes], tally: Tally | None = None) -> None:
+        """Write canonical lines of events and Gaps, all or none. tally: theirs, by who knows it already.
+
+        Raises WriteRefused, JournalFailed.
+        """
         state = self.state
-        tally = state.tally.add(lines)
+        tally = state.tally + (tally or Tally.of(lines))
         begun = state.begun if state.tally.events else self._clock()
         if state.size - state.marked >= MARK_BYTES:
             # Before the batch, so that it counts only what the file holds already.
@@ -134,9 +138,12 @@ class LiveFile:
             raise JournalFailed(str(self.path), f"fsync: {error.strerror}") from error
         self.state.durable = self.state.head.seq
 
-    def renew(self, offset: int) -> None:
-        """Make sure of the bytes from `offset` on, whatever became of earlier syncs. Raises JournalFailed."""
-        renew(self._descriptor, self.path, offset)
+    def renew(self) -> None:
+        """Make sure of every line behind the last durable one, whatever became of earlier syncs.
+
+        Raises JournalFailed.
+        """
+        renew(self._descriptor, self.path, offset_behind(self._descriptor, self.state.durable))
         self.state.durable = self.state.head.seq
 
     def tail(self, size: int) -> bytes:

@@ -31,13 +31,15 @@ from .format import (
 )
 from .lines import BLOCK_BYTES, Block, read_blocks
 from .seek import offset_behind, offset_of_time
-from .segments import Log, Segment, find_log
+from .segments import Log, Segment, find_log, list_log
 from .succession import open_following, peek_open
 
 _GROWING_SECONDS = 0.25
 _GROWING_STEP = 0.01
 _MARKS = 64  # ends of portions remembered, to find back behind a batch that was undone
 _MARK_BYTES = 77
+_TRIES = 100
+_FIRST_LINE_BYTES = 64 << 10
 
 
 class Line(NamedTuple):
@@ -102,7 +104,15 @@ class JournalReader:
         self._file: _Plain | _Packed | None = None
         self.moved = False  # the live file was taken away under us, and nothing follows it
         self._torn = False  # damage stands before the next line: what is missing was told
-        self._begin(log, since)
+        for attempt in range(_TRIES):
+            try:
+                self._begin(log, since)
+                break
+            except FileNotFoundError:
+                # Finished, compressed or removed since it was listed.
+                if attempt == _TRIES - 1:
+                    raise
+                log = find_log(path)
 
     @property
     def next_seq(self) -> int:
@@ -163,16 +173,18 @@ class JournalReader:
             return
         segment = segments[wanted]
         self._open(segment)
+        if segment.first is None and list_log(self._live).sealed != log.sealed:
+            raise FileNotFoundError(2, "finished meanwhile", str(segment.path))
         if isinstance(self._file, _Plain):
             offset = 0
             if self._from_seq > 1:
-                offset = offset_behind(segment.path, self._from_seq - 1)
+                offset = offset_behind(self._file.descriptor, self._from_seq - 1)
             if since is not None:
-                offset = max(offset, offset_of_time(segment.path, format_bound(since)))
+                offset = max(offset, offset_of_time(self._file.descriptor, format_bound(since)))
             if offset:
+                record = read_control(self._file.first_line())
+                self._first = record.first if isinstance(record, Open) else 0
                 self._file.seek(offset)
-                opened = peek_open(segment)
-                self._first = opened.first if opened is not None else 0
                 self._torn = True  # we come from nowhere: the first line tells its seq
 
     def _open(self, segment: Segment) -> None:
@@ -328,6 +340,13 @@ class _Plain:
         self.offset = 0
         self.number = 1
         self._marks: deque[tuple[int, int, int, bytes]] = deque(maxlen=_MARKS)
+
+    @property
+    def descriptor(self) -> int:
+        return self._stream.fileno()
+
+    def first_line(self) -> bytes:
+        return os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0]
 
     def seek(self, offset: int) -> None:
         """Go on at the beginning of a line. Its number is counted, which is a fraction of reading it."""

@@ -37,7 +37,6 @@ from .format import (
 )
 from .lines import LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
-from .seek import offset_behind
 from .segments import Log, Segment, list_log, segment_path
 from .sign import Signer
 from .succession import read_opened
@@ -174,11 +173,11 @@ class _Opening:
             walk.feed(block)
             if not findings and block.whole:
                 lines = block.lines
-                tally = tally.add([line for line in lines if not is_control(line)])
+                tally += Tally.of([line for line in lines if not is_control(line)])
                 last, sound = lines[-1], walk.sound_end
             elif len(findings) == 1 and walk.sound_end > block.offset:
                 good = pread_all(descriptor, block.offset, walk.sound_end - block.offset).split(b"\n")[:-1]
-                tally = tally.add([line for line in good if not is_control(line)])
+                tally += Tally.of([line for line in good if not is_control(line)])
                 last, sound = good[-1], walk.sound_end
         walk.end()
         if findings:
@@ -249,8 +248,7 @@ class _Opening:
         state = file.state
         unsure = state.head.seq - state.durable
         if self.fsync != "never" and unsure > 0:
-            offset = offset_behind(self.live, state.durable)
-            file.renew(offset)
+            file.renew()
         recorded = self._record(file)
         changed = (opened.fsync == "never") != (self.fsync == "never")
         events = state.tally.events > 0

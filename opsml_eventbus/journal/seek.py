@@ -8,7 +8,6 @@ rebuilding. Times step back when clocks do; the *greatest time so far* never fal
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ..errors import InvalidEvent
 from .format import CONTROL_AT, CONTROL_MARK, PLACE_BYTES, Checkpoint, read_control, read_place
@@ -18,19 +17,17 @@ _LINE_CHUNK = 4096  # an OpsML line is 700 bytes
 _CLOSE = 64 << 10  # nearer than this, reading is cheaper than searching
 
 
-def offset_behind(path: Path, seq: int) -> int:
+def offset_behind(descriptor: int, seq: int) -> int:
     """The offset of the first line whose seq is greater than `seq` (the file's size when there is none)."""
-    with path.open("rb", buffering=0) as stream:
-        descriptor = stream.fileno()
-        low, high = 0, os.fstat(descriptor).st_size
-        while low < high:
-            middle = (low + high) // 2
-            found = _line_from(descriptor, middle, high)
-            if found is not None and found[1] <= seq:
-                low = found[0]
-            else:
-                high = middle
-        return low
+    low, high = 0, os.fstat(descriptor).st_size
+    while low < high:
+        middle = (low + high) // 2
+        found = _line_from(descriptor, middle, high)
+        if found is not None and found[1] <= seq:
+            low = found[0]
+        else:
+            high = middle
+    return low
 
 
 def _line_from(descriptor: int, offset: int, limit: int) -> tuple[int, int] | None:
@@ -63,23 +60,21 @@ def _find_newline(descriptor: int, offset: int) -> int | None:
     return None
 
 
-def offset_of_time(path: Path, since: bytes) -> int:
+def offset_of_time(descriptor: int, since: bytes) -> int:
     """An offset before which no event of the file has a time (as text) of `since` or later: a safe place to begin."""
-    with path.open("rb", buffering=0) as stream:
-        descriptor = stream.fileno()
-        low, high = 0, os.fstat(descriptor).st_size
-        while high - low > _CLOSE:
-            middle = (low + high) // 2
-            found = _checkpoint_from(descriptor, middle, high)
-            if found is None:
-                high = middle
-                continue
-            end, greatest = found
-            if greatest is None or greatest.encode() < since:
-                low = end
-            else:
-                high = middle
-        return low
+    low, high = 0, os.fstat(descriptor).st_size
+    while high - low > _CLOSE:
+        middle = (low + high) // 2
+        found = _checkpoint_from(descriptor, middle, high)
+        if found is None:
+            high = middle
+            continue
+        end, greatest = found
+        if greatest is None or greatest.encode() < since:
+            low = end
+        else:
+            high = middle
+    return low
 
 
 def _checkpoint_from(descriptor: int, offset: int, limit: int) -> tuple[int, str | None] | None:

@@ -29,15 +29,15 @@ from ..errors import EventError, InvalidEvent, JournalRefused, TypeRefused
 from ..event import GAP_TYPE, OWN_PREFIX, Event, Gap
 from .committer import Ack, Append, Committer, Policy, Rotate
 from .compress import check_compression
-from .format import CHAIN_BYTES, Head, time_text
+from .format import CHAIN_BYTES, Head, Tally, format_bound
 from .live import Fsync, Notify
 from .recovery import Recovery
 from .redact import Redaction
 from .sign import Signer
 
 Item = Event | Gap | bytes
-_CANONICAL = b'{"specversion":"1.0","id":"'
-_OWN_MARK = b'"type":"eventbus.'
+_BEGINNING = b'{"specversion":"1.0","id":"'
+_GAP = b'eventbus.gap"'
 
 
 def parse_fsync(policy: str) -> tuple[Fsync, float]:
@@ -139,12 +139,12 @@ class Journal:
         that are no event).
         """
         committer = self._check_open()
-        lines, refused = self._encode(events)
+        lines, tally, refused = self._encode(events)
         if not lines:
             return Ack(committer.head.seq, committer.durable)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ack] = loop.create_future()
-        committer.put(Append(lines, sum(map(len, lines)), refused, loop, future))
+        committer.put(Append(lines, tally, sum(map(len, lines)), refused, loop, future))
         return await future
 
     async def rotate(self) -> Ack:
@@ -186,44 +186,53 @@ class Journal:
             )
         return self._committer
 
-    def _encode(self, events: Iterable[Item]) -> tuple[list[bytes], int]:
+    def _encode(self, events: Iterable[Item]) -> tuple[list[bytes], Tally, int]:
         lines: list[bytes] = []
-        add, redact, refused = lines.append, self._redact, 0
+        times: list[int] = []  # of values
+        texts: list[bytes] = []  # of lines
+        redact, refused = self._redact, 0
         after: str | None = None
         for item in events:
+            ready = item if redact is None else redact(item)
+            if isinstance(ready, bytes):
+                line, text = _check_line(ready)
+                lines.append(line)
+                texts.append(text)
+                after = None
+                continue
+            if ready.type.startswith(OWN_PREFIX) and ready.type != GAP_TYPE:
+                raise TypeRefused(ready.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
             try:
-                ready = item if redact is None else redact(item)
-                add(_check_line(ready) if isinstance(ready, bytes) else _check_own(ready))
+                lines.append(encode_line(ready))
             except InvalidEvent:
-                if isinstance(item, bytes):
-                    raise
                 refused += 1
-                add(encode_line(Gap.new(1, after, "invalid")))
-            else:
-                after = item.id if isinstance(item, Event) else None
-        return lines, refused
+                ready = Gap.new(1, after, "invalid")
+                lines.append(encode_line(ready))
+            times.append(ready.time)
+            after = ready.id
+        if times:
+            texts += format_bound(min(times)), format_bound(max(times))
+        return lines, Tally(len(lines), min(texts).decode(), max(texts).decode()) if texts else Tally(), refused
 
 
-def _check_own(item: Event | Gap) -> bytes:
+def _check_line(line: bytes) -> tuple[bytes, bytes]:
+    """A line and its time, as they are when the line is canonical on the face of it; made canonical when it is not.
+
+    Raises InvalidEvent, TypeRefused.
+    """
+    if line.startswith(_BEGINNING) and line.endswith(b"}") and b"\n" not in line and len(line) <= MAX_EVENT_BYTES:
+        # Inside a string the quotes would be escaped, so these are the members themselves.
+        kind = line.find(b'","type":"', len(_BEGINNING)) + 10
+        time = line.find(b'","time":"', kind) + 10
+        text = line[time : time + 31]
+        placed = line[-CHAIN_BYTES:-66] == b',"chain":"'
+        own = line.startswith(b"eventbus.", kind) and not line.startswith(_GAP, kind)
+        if 9 < kind < time and text.endswith(b'Z"') and text[19:20] == b"." and not placed and not own:
+            return line, text[:-1]
+    item = decode_line(strip_place(line))
     if item.type.startswith(OWN_PREFIX) and item.type != GAP_TYPE:
         raise TypeRefused(item.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
-    return encode_line(item)
-
-
-def _check_line(line: bytes) -> bytes:
-    """A line as it is when it is canonical on the face of it; made canonical when it is not."""
-    quick = (
-        line.startswith(_CANONICAL)
-        and line.endswith(b"}")
-        and line[-CHAIN_BYTES:-66] != b',"chain":"'
-        and b"\n" not in line
-        and len(line) <= MAX_EVENT_BYTES
-        and _OWN_MARK not in line
-        and time_text(line) is not None
-    )
-    if quick:
-        return line
-    return _check_own(decode_line(strip_place(line)))
+    return encode_line(item), format_bound(item.time)
 
 
 _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
