@@ -48,6 +48,7 @@ from .scrutiny import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, scrutinise, suspiciou
 
 MAX_EVENT_BYTES = 1 << 20  # an OpsML create is 530 B; 1 MiB leaves room and bounds a client's memory
 
+_NORMAL = Priority.NORMAL  # looking it up in its class costs as much as a step of encoding
 _PRIORITY_NAMES: dict[Priority, str] = {
     Priority.LOW: "low",
     Priority.HIGH: "high",
@@ -134,24 +135,33 @@ _FLAT = frozenset({str, int, bool, type(None)})
 
 def format_time(time: int) -> str:
     """Nanoseconds since the epoch as RFC 3339, nine digits, `Z`. Raises Unencodable outside the years 1 to 9999."""
-    second, fraction = divmod(time, 1_000_000_000)
-    return f"{_second_text(second)}.{fraction:09d}Z"
+    second = time // 1_000_000_000
+    if time >= 1_000_000_000:  # its last nine digits are the fraction: cheaper than dividing and padding
+        return f"{_second_text(second)}.{str(time)[-9:]}Z"
+    return f"{_second_text(second)}.{time % 1_000_000_000:09d}Z"
 
 
 def _encode_event(event: Event) -> bytes:
-    envelope = _Envelope("1.0", event.id, event.source, event.type, format_time(event.time))
-    if event.priority is not Priority.NORMAL:
-        envelope.priority = _PRIORITY_NAMES[event.priority]
-    if event.replay is not None:
-        envelope.replay = event.replay
-    raw = encode_data(event.type, event.content)
-    if not event.id or len(event.id.encode("utf-8", "replace")) > MAX_ID_BYTES:
+    id, source, content = event.id, event.source, event.content  # noqa: A001 - the member's name on the wire
+    raw = _encode_payload(event.type, content) if isinstance(content, Payload) else encode_data(event.type, content)
+    if not id or (len(id) > MAX_ID_BYTES // 4 and len(id.encode("utf-8", "replace")) > MAX_ID_BYTES):
         raise Unencodable(f"an id has 1 to {MAX_ID_BYTES} bytes", "id")
-    if not event.source:
+    if not source:
         raise Unencodable("a source is not empty", "source")
+    priority = event.priority
+    envelope = _Envelope(
+        "1.0",
+        id,
+        source,
+        event.type,
+        format_time(event.time),
+        _UNSET if priority is _NORMAL else _PRIORITY_NAMES[priority],
+        _UNSET if event.replay is None else event.replay,
+    )
     try:
         if not event.extensions:
-            envelope.data = msgspec.Raw(raw) if raw else _UNSET
+            if raw:
+                envelope.data = msgspec.Raw(raw)
             return _encode(envelope)
         head = _encode(envelope)
     except UnicodeEncodeError as error:
@@ -166,7 +176,7 @@ def _encode_gap(gap: Gap) -> bytes:
 
 
 def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
-    schema = _schema(payload.__class__)
+    schema = _schemas.get(payload.__class__) or _schema(payload.__class__)
     try:
         raw = _encode(payload)
         if schema.nullable:
