@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
 from .compress import compress_segment, remove_leftovers, remove_segment
 from .disk import Lock, make_folder
-from .format import PLACE_BYTES, Head, Tally
+from .format import PLACE_BYTES, Head, Tally, format_bound
 from .live import Fsync, LiveFile, Notice, Notify
 from .recovery import Recovery, open_live
 from .segments import Segment, list_log
@@ -61,10 +61,12 @@ class Ack(NamedTuple):
 
 
 class Append(NamedTuple):
-    """Lines to be written together. size: their bytes. future: of `loop`, to be resolved with an Ack."""
+    """Lines to be written together. times: of some of them, in ns; texts: of the others, as they stand there.
+    size: their bytes. future: of `loop`, to be resolved with an Ack."""
 
     lines: Sequence[bytes]
-    tally: Tally
+    times: Sequence[int]
+    texts: Sequence[bytes]
     size: int
     refused: int
     loop: asyncio.AbstractEventLoop
@@ -244,7 +246,7 @@ class Committer:
         self._acknowledge(batch)
 
     def _write(self, file: LiveFile, lines: Sequence[bytes], batch: Sequence[Append]) -> None:
-        tally = sum((job.tally for job in batch), Tally())
+        tally = _tally(lines, batch)
         blocked = False
         while True:
             try:
@@ -403,6 +405,14 @@ class Committer:
         except RuntimeError:
             # That loop is closed: nobody is left in it to be told.
             logger.debug("journal %s: a loop that waited for it is closed", self.path)
+
+
+def _tally(lines: Sequence[bytes], batch: Iterable[Append]) -> Tally:
+    times = [time for job in batch for time in job.times]
+    texts = [text for job in batch for text in job.texts]
+    if times:
+        texts += format_bound(min(times)), format_bound(max(times))
+    return Tally(len(lines), min(texts).decode(), max(texts).decode())
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -29,7 +29,7 @@ from ..errors import EventError, InvalidEvent, JournalRefused, TypeRefused
 from ..event import GAP_TYPE, OWN_PREFIX, Event, Gap
 from .committer import Ack, Append, Committer, Policy, Rotate
 from .compress import check_compression
-from .format import CHAIN_BYTES, Head, Tally, format_bound
+from .format import CHAIN_BYTES, Head, format_bound
 from .live import Fsync, Notify
 from .recovery import Recovery
 from .redact import Redaction
@@ -139,12 +139,12 @@ class Journal:
         that are no event).
         """
         committer = self._check_open()
-        lines, tally, refused = self._encode(events)
+        lines, times, texts, refused = self._encode(events)
         if not lines:
             return Ack(committer.head.seq, committer.durable)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ack] = loop.create_future()
-        committer.put(Append(lines, tally, sum(map(len, lines)), refused, loop, future))
+        committer.put(Append(lines, times, texts, sum(map(len, lines)), refused, loop, future))
         return await future
 
     async def rotate(self) -> Ack:
@@ -186,7 +186,7 @@ class Journal:
             )
         return self._committer
 
-    def _encode(self, events: Iterable[Item]) -> tuple[list[bytes], Tally, int]:
+    def _encode(self, events: Iterable[Item]) -> tuple[list[bytes], list[int], list[bytes], int]:
         lines: list[bytes] = []
         times: list[int] = []  # of values
         texts: list[bytes] = []  # of lines
@@ -210,9 +210,7 @@ class Journal:
                 lines.append(encode_line(ready))
             times.append(ready.time)
             after = ready.id
-        if times:
-            texts += format_bound(min(times)), format_bound(max(times))
-        return lines, Tally(len(lines), min(texts).decode(), max(texts).decode()) if texts else Tally(), refused
+        return lines, times, texts, refused
 
 
 def _check_line(line: bytes) -> tuple[bytes, bytes]:
