@@ -10,6 +10,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -361,3 +362,37 @@ def test_a_full_file_system_refuses_a_batch_and_goes_on_when_there_is_room(tmp_p
         assert verify_journal(path).exit in (0, 3)
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.slow
+def test_with_64_producers_syncs_are_a_fraction_of_appends(path, tmp_path):
+    """Counted from outside, by strace."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    body = LOAD.replace("range(30)", "range(10)").replace('in "abc"', "in range(64)").replace("rotate_count=25", "")
+    acknowledged = child(body, path, prefix=["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fdatasync"])
+    syncs = trace.read_text().count("fdatasync(")
+    assert len(acknowledged) == 640
+    assert 10 <= syncs < 640 / 8
+
+
+@pytest.mark.slow
+def test_a_stopped_process_acknowledges_nothing_it_has_not_synced(path):
+    """SIGSTOP in the middle of a load, then SIGKILL: what was said before is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD + LOAD.replace("range(30)", "range(3000)") + "\nasyncio.run(run())\n", str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    seen = [process.stdout.readline().strip() for _ in range(50)]
+    process.send_signal(signal.SIGSTOP)
+    before = path.stat().st_size
+    assert path.stat().st_size == before
+    process.kill()
+    seen += process.stdout.read().split("\n")[:-1]
+    process.wait()
+    process.stdout.close()
+    write(path, [event(1)])
+    assert set(seen) <= set(ids(path))
+    assert verify_journal(path).exit == 0

@@ -595,3 +595,58 @@ def test_canonical_lines_cost_no_decoding(path, monkeypatch):
     monkeypatch.setattr(writer, "decode_line", None)
     write(path, lines(range(10)))
     assert len(ids(path)) == 10
+
+
+# ── what people put into fields ──
+
+HOSTILE = [
+    "\u0000",
+    "\u2028\u2029",
+    "\u007f\u0080\u009f",
+    "\u202e\u2066",
+    "a\r\nb\n",
+    "[/x][link=http://x]y[/link]:bomb:",
+    "\x1b]52;c;aGk=\x07\x1b]8;;http://x\x07",
+    '","seq":9,"durable":8,"chain":"' + "a" * 64 + '"}',
+    '{"specversion":"1.0","id":"',
+    "\U0001f9e8é",
+    "\\" * 100,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_is_stored_faithfully_one_line_an_event(path, text):
+    item = Event.new(text, {"k" + text: [text, {text: text}]}, id=(text * 9)[:40] or "x", source=text)
+    write(path, [item, event(1)])
+    first, second = read_journal(path)
+    assert decode_line(first.line) == item
+    assert second.seq == 3
+    assert path.read_bytes().count(b"\n") == 4  # open, two events, checkpoint
+    assert verify_journal(path).exit == 0
+
+
+@pytest.mark.parametrize("data", [math.nan, math.inf, 1 << 64, -(1 << 63) - 1, "\ud800", {"a": {1}}, {1: 2}, object()])
+def test_what_cannot_be_stored_costs_itself_only(path, data):
+    async def run():
+        async with Journal(path) as journal:
+            ack = await journal.append([Event.new("t", {"x": data}), event(1)])
+            assert ack.refused == 1
+
+    asyncio.run(run())
+    assert ids(path)[-1] == "e1"
+    assert verify_journal(path).exit == 0
+
+
+def test_an_event_at_the_limit_is_stored_and_one_beyond_it_is_not(path):
+    fits = Event.new("t", "x" * ((1 << 20) - 200), id="fits")
+    beyond = Event.new("t", "x" * (1 << 20), id="beyond")
+
+    async def run():
+        async with Journal(path) as journal:
+            assert (await journal.append([fits])).refused == 0
+            assert (await journal.append([beyond])).refused == 1
+
+    asyncio.run(run())
+    assert ids(path)[0] == "fits"
+    assert len(ids(path)) == 2
+    assert verify_journal(path).exit == 0

@@ -84,6 +84,9 @@ class _Close(NamedTuple):
     pass
 
 
+_Job = list[Append] | Rotate | _Close
+
+
 class Committer:
     """Made in the loop that opens the journal. `open`, then `start`, then `put`s from any thread, then `stop`."""
 
@@ -103,7 +106,7 @@ class Committer:
         self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._jobs: queue.SimpleQueue[Append | Rotate | _Close] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._gate = threading.Lock()  # between a `put` and the end: no job may be queued behind the last answer
         self._closing = threading.Event()
         self._lock: Lock | None = None
@@ -139,8 +142,8 @@ class Committer:
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"journal {self.path.name}", daemon=True).start()
 
-    def put(self, job: Append | Rotate) -> None:
-        """Queue a job; its future is resolved in its loop. Raises the error that ended the journal."""
+    def put(self, job: list[Append] | Rotate) -> None:
+        """Queue a job; its futures are resolved in their loops. Raises the error that ended the journal."""
         with self._gate:
             if self.failure is not None:
                 raise self.failure
@@ -186,19 +189,19 @@ class Committer:
             except queue.Empty:
                 break
             if not isinstance(job, _Close):
-                self._refuse([job], ending)
+                self._refuse(job if isinstance(job, list) else [job], ending)
         self._tidy.stop()
         self.let_go()
         self._call(self._loop, _finish, self._finished)
 
     def _serve(self, file: LiveFile) -> None:
         self._clean_up(file)
-        job: Append | Rotate | _Close | None = None
+        job: _Job | None = None
         while True:
             if job is None:
                 with contextlib.suppress(queue.Empty):
                     job = self._jobs.get(timeout=self._patience(file))
-            if isinstance(job, Append):
+            if isinstance(job, list):
                 batch, job = self._gather(job)
                 self._commit(file, batch)
             elif isinstance(job, Rotate):
@@ -209,18 +212,18 @@ class Committer:
             self._due(file)
         self._leave(file)
 
-    def _gather(self, first: Append) -> tuple[list[Append], Append | Rotate | _Close | None]:
-        """The batch that begins with `first`: what is queued up to a batch's size; and the job that must come after."""
-        batch, size = [first], first.size
+    def _gather(self, batch: list[Append]) -> tuple[list[Append], _Job | None]:
+        """The batch that begins with this one, up to a batch's size; and the job that must come after it."""
+        size = sum(append.size for append in batch)
         while True:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 return batch, None
-            if not isinstance(job, Append) or size + job.size > BATCH_BYTES:
+            if not isinstance(job, list) or size > BATCH_BYTES:
                 return batch, job
-            batch.append(job)
-            size += job.size
+            batch += job
+            size += sum(append.size for append in job)
 
     def _commit(self, file: LiveFile, batch: list[Append]) -> None:
         lines = batch[0].lines if len(batch) == 1 else [line for job in batch for line in job.lines]

@@ -18,7 +18,7 @@ from typing import Literal
 from ..errors import InvalidEvent
 from .format import (
     CONTROL_AT,
-    CONTROL_MARK,
+    CONTROL_SOURCE,
     DOMAIN,
     FORMAT,
     Checkpoint,
@@ -178,17 +178,21 @@ class Walk:
         expect = self._expect.seq if self._expect is not None else 0
         while index < count:
             seq, chain = self.head
-            tail = b',"seq":%d,"durable":' + b"%d" % self.durable + b',"chain":"%b"}'
+            durable, stated = self.durable, self.durable
             begun = index
             # The quick way, for lines that are as expected: hash, compare, go on.
             if self._other is None and not self._lost and not self._at_start and not self._sealed:
                 while index < count:
                     line = lines[index]
                     digest = sha256(DOMAIN + chain + line[:-76]).digest()
-                    if not line.endswith(tail % (seq + 1, hexlify(digest))) or line.startswith(
-                        CONTROL_MARK, CONTROL_AT
-                    ):
-                        break
+                    if not line.endswith(_PLACE % (seq + 1, stated, hexlify(digest))):
+                        # Within a batch `durable` stays; the first line of one often says all before it is durable.
+                        stated = seq if stated == durable else durable
+                        if not line.endswith(_PLACE % (seq + 1, stated, hexlify(digest))):
+                            break
+                    if line[_SOURCE_AT] == _SOURCE:
+                        break  # a control record, most likely
+                    durable = stated
                     seq += 1
                     chain = digest
                     index += 1
@@ -196,7 +200,7 @@ class Walk:
                         self._check_expected(Head(seq, chain))
             passed = index - begun
             if passed:
-                self.head = Head(seq, chain)
+                self.head, self.durable = Head(seq, chain), durable
                 self.events += passed
                 self._file_events += passed
                 self.lines += passed
@@ -355,6 +359,12 @@ class Walk:
     def _found(self, kind: Kind, number: int, offset: int, reason: str) -> None:
         self._clean = False
         self._tell(Finding(kind, self._file, number, offset, self.head.seq + 1, reason))
+
+
+# Where a control record's source stands: a look at sixteen bytes, sure only of its no.
+_SOURCE_AT = slice(CONTROL_AT + 12, CONTROL_AT + 12 + len(CONTROL_SOURCE))
+_SOURCE = CONTROL_SOURCE.encode()
+_PLACE = b',"seq":%d,"durable":%d,"chain":"%b"}'
 
 
 def _offset(block: Block, lines: list[bytes], index: int) -> int:

@@ -111,6 +111,7 @@ class Journal:
         self.recovery = Recovery()
         self._committer: Committer | None = None
         self._pid = 0
+        self._waiting: dict[asyncio.AbstractEventLoop, list[Append]] = {}  # each loop touches its own only
 
     async def __aenter__(self) -> Self:
         committer = Committer(self.path, self._policy, signer=self._signer, clock=self._clock, notify=self._on_notice)
@@ -139,12 +140,22 @@ class Journal:
         that are no event).
         """
         committer = self._check_open()
+        if committer.failure is not None:
+            raise committer.failure
         lines, times, texts, refused = self._encode(events)
         if not lines:
             return Ack(committer.head.seq, committer.durable)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ack] = loop.create_future()
-        committer.put(Append(lines, times, texts, sum(map(len, lines)), refused, loop, future))
+        append = Append(lines, times, texts, sum(map(len, lines)), refused, loop, future)
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            # Everyone whose turn it is in this round of the loop gets into the same batch: without this the thread
+            # would start with whoever came first, and the others would wait for a sync of their own.
+            self._waiting[loop] = [append]
+            loop.call_soon(self._hand_over, committer, loop)
+        else:
+            waiting.append(append)
         return await future
 
     async def rotate(self) -> Ack:
@@ -152,6 +163,7 @@ class Journal:
         committer = self._check_open()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ack] = loop.create_future()
+        self._hand_over(committer, loop)
         committer.put(Rotate(loop, future))
         return await future
 
@@ -160,7 +172,20 @@ class Journal:
         committer, self._committer = self._committer, None
         if committer is not None and self._pid == os.getpid():
             _open_journals.discard(self)
+            self._hand_over(committer, asyncio.get_running_loop())
             await committer.stop()
+
+    def _hand_over(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
+        """What was appended in this loop since the last time, to the thread."""
+        waiting = self._waiting.pop(loop, None)
+        if waiting is None:
+            return
+        try:
+            committer.put(waiting)
+        except EventError as error:
+            for append in waiting:
+                if not append.future.done():
+                    append.future.set_exception(error)
 
     @property
     def head(self) -> Head:
