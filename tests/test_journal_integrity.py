@@ -123,6 +123,18 @@ def test_a_line_deleted_swapped_repeated_or_edited_is_tampering(log, which):
         assert verify_journal(log.parent).exit == 5
 
 
+def test_a_report_is_json(log):
+    import json
+
+    log.write_bytes(log.read_bytes().replace(b'"n":5', b'"n":6'))
+    report = verify_journal(log)
+    members = json.loads(json.dumps(report.as_dict()))
+    assert members["exit"] == 5
+    assert members["verdict"] == "tampered"
+    assert members["head"] == str(report.head)
+    assert members["findings"][0]["seq"] == 8
+
+
 def test_one_altered_line_is_one_finding_with_its_place(log):
     rows = log.read_bytes().splitlines(keepends=True)
     rows[2] = rows[2].replace(b'"n":5', b'"n":6')

@@ -88,6 +88,12 @@ def test_seeking_reads_a_fraction_of_the_file(path, monkeypatch):
 
     size = path.stat().st_size
     monkeypatch.setattr(os, "pread", counting)
+    for seq in (5_000, 20_001):
+        with JournalReader(path, from_seq=seq) as log:
+            first = log.read().items[0]
+            assert (first.seq, first.number) == (seq, seq)
+    assert read < size / 4
+    read = 0
     with path.open("rb") as stream:
         for seq in (1, 5_000, 20_001):
             offset = offset_behind(stream.fileno(), seq - 1)

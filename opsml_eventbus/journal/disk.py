@@ -132,7 +132,9 @@ class Lock:
     """
 
     def __init__(self, live: Path) -> None:
-        """Raises JournalBusy: another writer holds it."""
+        """Raises JournalBusy: another writer holds it. JournalRefused: what is there is no file to write to."""
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_special(live, live.lstat())  # before a lock file is made beside a device
         self.path = live.with_name(live.name + ".lock")
         self._descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + _LOCK_SECONDS

@@ -8,16 +8,15 @@ noticed too, and what was written in its stead is read.
 
 from __future__ import annotations
 
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from ..codec import MAX_EVENT_BYTES
 from ..errors import InvalidEvent
+from .files import PackedFile, PlainFile, open_segment
 from .format import (
     CONTROL_AT,
     CONTROL_MARK,
@@ -29,17 +28,14 @@ from .format import (
     read_control,
     read_place,
 )
-from .lines import BLOCK_BYTES, Block, read_blocks
+from .lines import Block
 from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log, list_log
 from .succession import open_following, peek_open
 
 _GROWING_SECONDS = 0.25
 _GROWING_STEP = 0.01
-_MARKS = 64  # ends of portions remembered, to find back behind a batch that was undone
-_MARK_BYTES = 77
 _TRIES = 100
-_FIRST_LINE_BYTES = 64 << 10
 
 
 class Line(NamedTuple):
@@ -101,7 +97,7 @@ class JournalReader:
         self._first = 0  # seq of the first line of the file being read, or read last
         self._finished = False  # that file has ended
         self._sealed = False  # its seal was read
-        self._file: _Plain | _Packed | None = None
+        self._file: PlainFile | PackedFile | None = None
         self.moved = False  # the live file was taken away under us, and nothing follows it
         self._torn = False  # damage stands before the next line: what is missing was told
         for attempt in range(_TRIES):
@@ -175,7 +171,7 @@ class JournalReader:
         self._open(segment)
         if segment.first is None and list_log(self._live).sealed != log.sealed:
             raise FileNotFoundError(2, "finished meanwhile", str(segment.path))
-        if isinstance(self._file, _Plain):
+        if isinstance(self._file, PlainFile):
             offset = 0
             if self._from_seq > 1:
                 offset = offset_behind(self._file.descriptor, self._from_seq - 1)
@@ -184,13 +180,13 @@ class JournalReader:
             if offset:
                 record = read_control(self._file.first_line())
                 self._first = record.first if isinstance(record, Open) else 0
-                self._file.seek(offset)
+                self._file.seek(offset, self._first)
                 self._torn = True  # we come from nowhere: the first line tells its seq
 
     def _open(self, segment: Segment) -> None:
-        self._take(segment, _open_file(segment))
+        self._take(segment, open_segment(segment))
 
-    def _take(self, segment: Segment, file: _Plain | _Packed) -> None:
+    def _take(self, segment: Segment, file: PlainFile | PackedFile) -> None:
         self.close()
         self._file = file
         self._first = segment.first or self._first
@@ -200,7 +196,7 @@ class JournalReader:
         """Go on to the next file. False when there is none yet."""
         if self._single is not None:
             return False
-        following = open_following(self._live, self._first, _open_file)
+        following = open_following(self._live, self._first, open_segment)
         if following is None:
             return False
         self._take(*following)
@@ -329,124 +325,6 @@ class JournalReader:
         self._torn = True
 
 
-class _Plain:
-    """A file as it lies there, perhaps still growing; kept open when it is renamed or removed."""
-
-    def __init__(self, segment: Segment) -> None:
-        self.name = segment.path.name
-        self.sealed_name = segment.first is not None
-        self._path = segment.path
-        self._stream: BinaryIO = segment.path.open("rb", buffering=0)
-        self.offset = 0
-        self.number = 1
-        self._marks: deque[tuple[int, int, int, bytes]] = deque(maxlen=_MARKS)
-
-    @property
-    def descriptor(self) -> int:
-        return self._stream.fileno()
-
-    def first_line(self) -> bytes:
-        return os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0]
-
-    def seek(self, offset: int) -> None:
-        """Go on at the beginning of a line. Its number is counted, which is a fraction of reading it."""
-        position = 0
-        while position < offset and (
-            data := os.pread(self._stream.fileno(), min(1 << 20, offset - position), position)
-        ):
-            self.number += data.count(b"\n")
-            position += len(data)
-        self.offset = offset
-
-    def block(self) -> Block | None:
-        self._stream.seek(self.offset)
-        block = next(read_blocks(self._stream.read, self.offset, self.number, size=BLOCK_BYTES), None)
-        if block is None or not block.whole:
-            return None
-        self.offset, self.number = block.end, block.number + block.height
-        return block
-
-    def partial(self) -> Block | None:
-        self._stream.seek(self.offset)
-        block = next(read_blocks(self._stream.read, self.offset, self.number), None)
-        return None if block is None or block.whole else block
-
-    def mark(self, following: int) -> None:
-        """Remember how the file looked here, with `following` the seq that comes next."""
-        if not self.sealed_name:
-            self._marks.append((self.offset, self.number, following, self._before(self.offset)))
-
-    def check_undone(self) -> int | None:
-        """Go back behind what the writer took back; the seq that then comes next, None when all is as it was."""
-        undone = False
-        while self._marks:
-            offset, number, following, before = self._marks[-1]
-            if self._before(offset) == before:
-                if not undone:
-                    return None
-                self.offset, self.number = offset, number
-                return following
-            undone = True
-            self._marks.pop()
-        if undone:
-            self.offset, self.number = 0, 1
-            return 0
-        return None
-
-    def _before(self, offset: int) -> bytes:
-        return os.pread(self._stream.fileno(), _MARK_BYTES, max(0, offset - _MARK_BYTES))
-
-    def moved(self) -> bool:
-        try:
-            there = self._path.lstat()
-        except FileNotFoundError:
-            return True
-        ours = os.fstat(self._stream.fileno())
-        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Packed:
-    """A compressed segment: read from its beginning, once."""
-
-    sealed_name = True
-
-    def __init__(self, segment: Segment) -> None:
-        self.name = segment.path.name
-        self._stream = segment.open()
-        self._blocks = read_blocks(self._stream.read)
-        self._partial: Block | None = None
-        self.offset = 0
-        self.number = 1
-
-    def block(self) -> Block | None:
-        block = next(self._blocks, None)
-        if block is None:
-            return None
-        if not block.whole:
-            self._partial = block
-            return None
-        self.offset, self.number = block.end, block.number + block.height
-        return block
-
-    def partial(self) -> Block | None:
-        return self._partial
-
-    def mark(self, following: int) -> None:
-        """Nobody takes back what stands in a finished file."""
-
-    def check_undone(self) -> int | None:
-        return None
-
-    def moved(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._stream.close()
-
-
 def read_journal(
     path: str | Path,
     *,
@@ -474,7 +352,3 @@ def read_journal(
                 return
             time.sleep(_GROWING_STEP)
             waited += _GROWING_STEP
-
-
-def _open_file(segment: Segment) -> _Plain | _Packed:
-    return _Packed(segment) if segment.packed else _Plain(segment)

@@ -14,10 +14,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
@@ -67,6 +67,18 @@ class Report:
             return "sound"
         kinds = {finding.kind for finding in self.findings}
         return next((kind for kind in ("unchained", "torn", "unsigned") if kind in kinds), "torn")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON values, the head as `SEQ:CHAIN`."""
+        members = {name: getattr(self, name) for name in self.__slots__}
+        findings = [asdict(finding) for finding in self.findings]
+        return {
+            **members,
+            "files": list(self.files),
+            "head": str(self.head),
+            "verdict": self.verdict,
+            "findings": findings,
+        }
 
 
 def verify_journal(

@@ -114,7 +114,9 @@ class Journal:
         self._waiting: dict[asyncio.AbstractEventLoop, list[Append]] = {}  # each loop touches its own only
 
     async def __aenter__(self) -> Self:
-        committer = Committer(self.path, self._policy, signer=self._signer, clock=self._clock, notify=self._on_notice)
+        committer = Committer(
+            self.path.absolute(), self._policy, signer=self._signer, clock=self._clock, notify=self._on_notice
+        )
         opening = asyncio.get_running_loop().run_in_executor(None, committer.open)
         try:
             self.recovery = await asyncio.shield(opening)

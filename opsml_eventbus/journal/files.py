@@ -1,0 +1,141 @@
+"""A file of a log being read: plain and perhaps still growing, or compressed."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from io import FileIO
+
+from .format import PLACE_BYTES, read_place
+from .lines import BLOCK_BYTES, Block, read_blocks
+from .segments import Segment
+
+_MARKS = 64  # ends of portions remembered, to find back behind a batch that was undone
+_MARK_BYTES = 77  # a line's chain value and its end: no two lines share them
+_FIRST_LINE_BYTES = 64 << 10
+
+
+class PlainFile:
+    """A file as it lies there, perhaps still growing; kept open when it is renamed or removed."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.name = segment.path.name
+        self.sealed_name = segment.first is not None
+        self._path = segment.path
+        self._stream: FileIO = segment.path.open("rb", buffering=0)
+        self.offset = 0
+        self.number = 1
+        self._marks: deque[tuple[int, int, int, bytes]] = deque(maxlen=_MARKS)
+
+    @property
+    def descriptor(self) -> int:
+        return self._stream.fileno()
+
+    def first_line(self) -> bytes:
+        return os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0]
+
+    def seek(self, offset: int, first: int) -> None:
+        """Go on at the beginning of a line. first: the seq of the file's first line, which tells the line's number."""
+        start = max(0, offset - PLACE_BYTES - 1)
+        before = read_place(os.pread(self.descriptor, offset - start, start)[:-1])
+        if before is not None and 0 < first <= before.seq:
+            self.number = before.seq - first + 2
+        else:  # damage stands before it: count
+            position = 0
+            while position < offset and (data := os.pread(self.descriptor, min(1 << 20, offset - position), position)):
+                self.number += data.count(b"\n")
+                position += len(data)
+        self.offset = offset
+
+    def block(self) -> Block | None:
+        self._stream.seek(self.offset)
+        block = next(read_blocks(self._stream.read, self.offset, self.number, size=BLOCK_BYTES), None)
+        if block is None or not block.whole:
+            return None
+        self.offset, self.number = block.end, block.number + block.height
+        return block
+
+    def partial(self) -> Block | None:
+        self._stream.seek(self.offset)
+        block = next(read_blocks(self._stream.read, self.offset, self.number), None)
+        return None if block is None or block.whole else block
+
+    def mark(self, following: int) -> None:
+        """Remember how the file looked here, with `following` the seq that comes next."""
+        if not self.sealed_name:
+            self._marks.append((self.offset, self.number, following, self._before(self.offset)))
+
+    def check_undone(self) -> int | None:
+        """Go back behind what the writer took back; the seq that then comes next, None when all is as it was."""
+        undone = False
+        while self._marks:
+            offset, number, following, before = self._marks[-1]
+            if self._before(offset) == before:
+                if not undone:
+                    return None
+                self.offset, self.number = offset, number
+                return following
+            undone = True
+            self._marks.pop()
+        if undone:
+            self.offset, self.number = 0, 1
+            return 0
+        return None
+
+    def _before(self, offset: int) -> bytes:
+        return os.pread(self.descriptor, _MARK_BYTES, max(0, offset - _MARK_BYTES))
+
+    def moved(self) -> bool:
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return True
+        ours = os.fstat(self.descriptor)
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class PackedFile:
+    """A compressed segment: read from its beginning, once."""
+
+    sealed_name = True
+
+    def __init__(self, segment: Segment) -> None:
+        self.name = segment.path.name
+        self._stream = segment.open()
+        self._blocks = read_blocks(self._stream.read)
+        self._partial: Block | None = None
+        self.offset = 0
+        self.number = 1
+
+    def block(self) -> Block | None:
+        block = next(self._blocks, None)
+        if block is None:
+            return None
+        if not block.whole:
+            self._partial = block
+            return None
+        self.offset, self.number = block.end, block.number + block.height
+        return block
+
+    def partial(self) -> Block | None:
+        return self._partial
+
+    def mark(self, following: int) -> None:
+        """Nobody takes back what stands in a finished file."""
+
+    def check_undone(self) -> int | None:
+        return None
+
+    def moved(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def open_segment(segment: Segment) -> PlainFile | PackedFile:
+    """Raises OSError, JournalRefused."""
+    return PackedFile(segment) if segment.packed else PlainFile(segment)
