@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -129,15 +130,31 @@ class KillAt:
         self._half = half
         self._real = {name: getattr(os, name) for name in self.CALLS}
         self.killed = False
+        self._open, self._close = os.open, os.close
+        self._descriptors: set[int] = set()
 
     def __enter__(self) -> Self:
         for name in self.CALLS:
             setattr(os, name, self._hook(name))
+        os.open, os.close = self._opening, self._closing
         return self
+
+    def _opening(self, *arguments: Any, **options: Any) -> int:
+        descriptor = self._open(*arguments, **options)
+        self._descriptors.add(descriptor)
+        return descriptor
+
+    def _closing(self, descriptor: int) -> None:
+        self._descriptors.discard(descriptor)
+        self._close(descriptor)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         for name, function in self._real.items():
             setattr(os, name, function)
+        os.open, os.close = self._open, self._close
+        for descriptor in self._descriptors:  # a process that is gone holds none, and no lock
+            with contextlib.suppress(OSError):  # closed by the file object it was handed to
+                os.close(descriptor)
         return self.killed and kind is Killed
 
     def _hook(self, name: str) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from journal_support import event, ids, line_ends, make, restore, snapshot, walk_bytes, write
+from journal_support import event, ids, line_ends, lines, make, restore, snapshot, walk_bytes, write
 
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import Head, parse_head, reader, verify, verify_journal
+from opsml_eventbus.journal.format import write_lines
+from opsml_eventbus.journal.segments import list_log
 
 BATCHES = [[1, 2], [3], [4, 5, 6], [7], [8, 9]]
 
@@ -190,6 +192,34 @@ def test_a_line_of_another_log_is_tampering(log, tmp_path):
     rows, others = (path.read_bytes().splitlines(keepends=True) for path in (log, other))
     log.write_bytes(b"".join([*rows[:3], others[3], *rows[4:]]))
     assert verify_journal(log).exit == 5
+
+
+def test_a_line_chained_on_behind_a_seal_is_tampering(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2]], rotate_after=(1,))
+    path.unlink()
+    (segment,) = list_log(path).sealed
+    head = verify_journal(path).head
+    assert verify_journal(path).exit == 0
+    with segment.path.open("ab") as stream:
+        stream.write(write_lines(head, head.seq, lines([3]))[1])
+    assert verify_journal(path).exit == 5
+
+
+def test_a_chained_line_with_a_wrong_number_or_a_falling_mark_is_tampering(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3]])
+    head = verify_journal(path).head
+    data = path.read_bytes()
+    for wrong, durable in ((head._replace(seq=head.seq + 1), head.seq), (head, 1), (head, head.seq + 1)):
+        path.write_bytes(data + write_lines(wrong, durable, lines([4]))[1])
+        assert verify_journal(path).exit == 5
+
+
+def test_a_file_that_begins_without_its_open_record_is_tampering(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1]], rotate_after=(1,))
+    path.unlink()
+    head = verify_journal(path).head
+    path.write_bytes(write_lines(head, head.seq, lines([2, 3]))[1])
+    assert verify_journal(path).exit == 5
 
 
 def test_a_garbled_line_put_in_is_tampering(log):

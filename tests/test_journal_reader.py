@@ -19,6 +19,7 @@ from opsml_eventbus.journal.format import time_text
 from opsml_eventbus.journal.lines import LINE_BYTES, read_blocks
 from opsml_eventbus.journal.seek import offset_behind, offset_of_time
 from opsml_eventbus.journal.segments import list_log
+from opsml_eventbus.journal.succession import open_following
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +218,37 @@ def test_a_batch_that_was_undone_is_read_again_as_what_was_written_in_its_stead(
         again = drain(log)
     file.close()
     assert [(item.seq, decode_line(item.line).id) for item in again] == [(4, "e5"), (5, "e6"), (6, "e7")]
+
+
+def test_a_file_finished_between_looking_and_opening_is_not_skipped(path):
+    file = open_plain(path)
+    file.append(lines([1]))
+    rotations = iter([True, False, False])
+
+    def opener(segment):
+        if segment.first is None and next(rotations):
+            file.rotate()
+            file.append(lines([2]))
+        return segment.open()
+
+    segment, stream = open_following(path, 0, opener)
+    stream.close()
+    file.close()
+    assert segment.first == 1
+
+
+def test_a_file_that_vanishes_while_it_is_opened_is_looked_for_again(path):
+    make(path, [[1], [2]], rotate_after=(1,))
+    vanished = iter([True, False])
+
+    def opener(segment):
+        if next(vanished):
+            compress_segment(segment, "gzip")
+        return segment.open()
+
+    segment, stream = open_following(path, 0, opener)
+    stream.close()
+    assert segment.packed
 
 
 def test_half_a_line_is_waited_for(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import math
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from opsml_eventbus.errors import (
     WriteRefused,
 )
 from opsml_eventbus.event import Event, Gap
-from opsml_eventbus.journal import Journal, Line, committer, parse_fsync, read_journal, verify_journal
+from opsml_eventbus.journal import Journal, Line, committer, compress, parse_fsync, read_journal, verify_journal
 from opsml_eventbus.journal.format import read_control
 from opsml_eventbus.journal.segments import list_log
 
@@ -268,6 +269,21 @@ def test_a_second_writer_is_refused_and_told_who_holds_it(path):
     asyncio.run(run())
 
 
+def test_a_lock_file_that_was_tidied_away_lets_nobody_in(path):
+    async def run():
+        async with Journal(path) as journal:
+            for _ in range(2):
+                await journal.append([event(1)])
+                path.with_name(path.name + ".lock").unlink()
+                with pytest.raises(JournalBusy):
+                    async with Journal(path):
+                        pass
+                await journal.rotate()
+
+    asyncio.run(run())
+    assert verify_journal(path).exit == 0
+
+
 def test_two_names_of_a_folder_are_one_lock(path, tmp_path):
     path.parent.mkdir()
     (tmp_path / "alias").symlink_to(path.parent)
@@ -492,6 +508,34 @@ def test_what_was_left_uncompressed_is_compressed_at_the_next_start(path):
     write(path, [event(9)], compress="gzip")
     assert all(segment.packed for segment in list_log(path).sealed)
     assert verify_journal(path).exit == 0
+
+
+def test_a_compression_that_went_wrong_costs_nothing(path, monkeypatch):
+    notices = []
+    monkeypatch.setattr(compress, "gzip", _Forgetful)
+
+    async def run():
+        async with Journal(path, rotate_count=1, compress="gzip", on_notice=notices.append) as journal:
+            for number in range(3):
+                await journal.append([event(number)])
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert [segment.packed for segment in list_log(path).segments] == [False, False, False]
+    assert "compression" in {notice.kind for notice in notices}
+    assert ids(path) == ["e0", "e1", "e2"]
+    assert verify_journal(path).exit == 0
+
+
+class _Forgetful:
+    """A gzip that loses the last byte of what it is given."""
+
+    @staticmethod
+    def GzipFile(**options):
+        real = gzip.GzipFile(**options)
+        write = real.write
+        real.write = lambda data: write(data[:-1])
+        return real
 
 
 def test_a_truncated_compressed_file_is_never_silence(path):

@@ -77,6 +77,17 @@ def _refuse_special(path: Path, status: os.stat_result) -> None:
         raise JournalRefused(str(path), f"it has {status.st_nlink} names (hard links); a journal has one")
 
 
+def hold(path: Path, descriptor: int) -> None:
+    """Lock the file itself too: a lock file that was tidied away must not let a second writer in.
+
+    Raises JournalBusy.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalBusy(str(path), "its lock file was removed") from None
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """All of `data`, however many writes that takes. Raises OSError; some of it may then be in the file."""
     written = os.write(descriptor, data)

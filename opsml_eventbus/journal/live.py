@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import JournalFailed, WriteRefused
-from .disk import open_file, pread_all, renew, stands_at, sync, write_all
+from .disk import hold, open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
     FORMAT,
     Checkpoint,
@@ -263,6 +263,7 @@ def start_file(path: Path, opened: Open, behind: Head, durable: int, now: int, f
     descriptor = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
     head, data = write_lines(behind, durable, [control_line(opened, now)])
     try:
+        hold(path, descriptor)
         write_all(descriptor, data)
         if fsync != "never":
             sync(descriptor)

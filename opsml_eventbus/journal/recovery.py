@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
 from ..event import new_id
-from .disk import Lock, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
+from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
 from .format import (
     Checkpoint,
     Head,
@@ -103,6 +103,7 @@ class _Opening:
             return self._begun(log)
         descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)
         try:
+            hold(self.live, descriptor)
             state, opened = self._examine(descriptor)
         except BaseException:
             os.close(descriptor)
