@@ -13,7 +13,19 @@ from journal_support import START, damages, event, ids, lines, make, open_plain,
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Gap
-from opsml_eventbus.journal import Journal, JournalReader, Line, find_log, read_journal, reader, verify, verify_journal
+from opsml_eventbus.journal import (
+    Journal,
+    JournalReader,
+    Line,
+    backwards,
+    find_log,
+    last_id,
+    read_backwards,
+    read_journal,
+    reader,
+    verify,
+    verify_journal,
+)
 from opsml_eventbus.journal.compress import compress_segment, remove_segment
 from opsml_eventbus.journal.format import time_text
 from opsml_eventbus.journal.lines import LINE_BYTES, read_blocks
@@ -155,6 +167,54 @@ def test_a_reader_tells_where_to_resume(path):
             if portion.end:
                 break
     assert seen == [item.seq for item in read_journal(path)]
+
+
+# ── from the end ──
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("block", [100, 1000, 1 << 16])
+def test_backwards_is_forwards_reversed(path, monkeypatch, packed, block):
+    monkeypatch.setattr(backwards, "_BLOCK_BYTES", block)
+    make(path, [list(range(n, n + 7)) for n in range(0, 70, 7)], rotate_after=(2, 5))
+    if packed:
+        for segment in list_log(path).sealed:
+            compress_segment(segment, "gzip")
+    forwards = [(item.seq, item.line) for item in read_journal(path)]
+    assert [(item.seq, item.line) for item in read_backwards(path)] == forwards[::-1]
+
+
+def test_the_last_events_are_read_without_those_before_them(path, monkeypatch):
+    make(path, [list(range(n, n + 100)) for n in range(0, 10_000, 100)])
+    read = 0
+    real = os.pread
+
+    def counting(descriptor, size, offset):
+        nonlocal read
+        data = real(descriptor, size, offset)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counting)
+    assert last_id(path) == "e9999"
+    assert read <= 1 << 16
+
+
+def test_backwards_tells_of_damage_and_leaves_half_a_line_alone(path):
+    make(path, [[1, 2, 3]])
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows[2] = b"garbage\n"
+    path.write_bytes(b"".join(rows) + b"half a li")
+    items = list(read_backwards(path))
+    assert [item.seq for item in items if isinstance(item, Line)] == [4, 2]
+    (damage,) = (item for item in items if not isinstance(item, Line))
+    assert damage.byte == len(rows[0]) + len(rows[1])
+
+
+def test_the_last_event_of_a_log_is_no_gap_and_may_stand_in_an_earlier_file(path):
+    write(path, [event(1), Gap.new(1, None, "lag")], rotate_count=1)
+    write(path, [Gap.new(1, None, "lag")], rotate_count=1)
+    assert last_id(path) == "e1"
 
 
 # ── live ──

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from journal_support import damages, event, ids, lines, open_descriptors, snapshot, write
@@ -25,7 +26,16 @@ from opsml_eventbus.errors import (
     WriteRefused,
 )
 from opsml_eventbus.event import Event, Gap
-from opsml_eventbus.journal import Journal, Line, committer, compress, parse_fsync, read_journal, verify_journal
+from opsml_eventbus.journal import (
+    Journal,
+    Line,
+    committer,
+    compress,
+    discard_log,
+    parse_fsync,
+    read_journal,
+    verify_journal,
+)
 from opsml_eventbus.journal.format import read_control
 from opsml_eventbus.journal.segments import list_log
 
@@ -118,6 +128,7 @@ def test_many_producers_share_one_sync(path, monkeypatch):
 
     async def producer(journal, number):
         for step in range(10):
+            time.sleep(0.0001)  # something that lets the other thread run in between, as writing to a socket does
             await journal.append([event(number * 100 + step)])
 
     async def run():
@@ -126,7 +137,7 @@ def test_many_producers_share_one_sync(path, monkeypatch):
 
     asyncio.run(run())
     assert verify_journal(path).events == 640
-    assert count < 64  # ten rounds of producers, each round a few syncs
+    assert count < 20  # ten rounds of producers, one sync each, and what opening and closing take
 
 
 def test_appends_keep_their_order_and_stay_together(path):
@@ -605,6 +616,32 @@ def test_a_rotation_without_room_is_put_off_and_the_old_file_goes_on(path, monke
 
 def _no_room(*_):
     raise OSError(24, "Too many open files")
+
+
+def test_a_discarded_log_is_gone_as_a_whole_and_another_may_begin(path, tmp_path):
+    write(path, [event(1)], rotate_count=1, compress="gzip")
+    write(path, [event(2)], rotate_count=1, compress="gzip")
+    other = path.with_name("other.jsonl")
+    write(other, [event(7)])
+    assert len(discard_log(path)) == 2
+    assert discard_log(path) == []
+    write(path, [event(3)])
+    assert ids(path) == ["e3"]
+    assert ids(other) == ["e7"]
+    plain = tmp_path / "plain.jsonl"
+    plain.write_bytes(b"{}\n")
+    with pytest.raises(JournalRefused):
+        discard_log(plain)
+    assert plain.exists()
+
+
+def test_a_log_that_is_written_cannot_be_discarded(path):
+    async def run():
+        async with Journal(path):
+            with pytest.raises(JournalBusy):
+                discard_log(path)
+
+    asyncio.run(run())
 
 
 def test_the_lock_is_free_after_the_holder_was_killed(path):

@@ -10,7 +10,9 @@
 The format stands in `format.py` and, for other languages, in docs/journal-format.md.
 """
 
+from .backwards import last_id, read_backwards
 from .committer import Ack
+from .discard import discard_log
 from .format import Head, parse_head
 from .live import Notice
 from .reader import Damage, JournalReader, Line, Portion, read_journal
@@ -38,10 +40,13 @@ __all__ = [
     "Repair",
     "Report",
     "Segment",
+    "discard_log",
     "find_damage",
     "find_log",
+    "last_id",
     "parse_fsync",
     "parse_head",
+    "read_backwards",
     "read_journal",
     "recover",
     "repair",

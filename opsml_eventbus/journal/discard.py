@@ -1,0 +1,36 @@
+"""Removing a whole log, to begin another under its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import JournalRefused
+from .disk import Lock, sync_folder
+from .segments import Segment, list_log
+from .succession import peek_open
+
+
+def discard_log(path: str | Path) -> list[Path]:
+    """Remove the live file and every finished file of the log at `path`; what was removed. What recoveries and repairs
+    kept aside stays.
+
+    Raises JournalBusy: someone writes it. JournalRefused: a file among them is no journal's; nothing was removed.
+    """
+    live = Path(path)
+    log = list_log(live)
+    if not log.segments:
+        return []
+    lock = Lock(live)
+    try:
+        log = list_log(live)
+        for segment in log.segments:
+            if segment.path.stat().st_size and peek_open(Segment(segment.path, segment.first)) is None:
+                raise JournalRefused(str(segment.path), "it is no journal: its first line is no open record")
+        # The newest first: what is left by a kill is the beginning of a log, not a log without one.
+        removed = [*(segment.path for segment in reversed(log.segments)), *log.stale]
+        for file in removed:
+            file.unlink()
+        sync_folder(live.parent)
+    finally:
+        lock.release()
+    return removed
