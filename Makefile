@@ -57,6 +57,11 @@ bench: $(STAMP)
 bench-tiny: $(STAMP)
 	@$(BIN)/python -m benchmarks --tiny
 
+# What breaks disks, machines and files on purpose: kill -9 by strace, power cuts on loop devices, every bit flipped.
+# What this machine cannot do is left out and named.
+faults: $(STAMP)
+	@$(BIN)/python -m pytest -m slow -k journal --timeout 1200 -rs
+
 soak: $(STAMP)
 	@$(BIN)/python -m pytest -m slow -k soak --timeout 1200
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -36,8 +37,11 @@ from .redact import Redaction
 from .sign import Signer
 
 Item = Event | Gap | bytes
-_BEGINNING = b'{"specversion":"1.0","id":"'
-_GAP = b'eventbus.gap"'
+# How a canonical line begins: no quote is escaped in its first members, and its type is not one of our own.
+_canonical = re.compile(
+    rb'\{"specversion":"1\.0","id":"[^"\\]++","source":"[^"\\]++","type":"(?!eventbus\.(?!gap"))[^"\\]++",'
+    rb'"time":"([0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]\.[0-9]{9}Z)"'
+).match
 
 
 def parse_fsync(policy: str) -> tuple[Fsync, float]:
@@ -245,15 +249,11 @@ def _check_line(line: bytes) -> tuple[bytes, bytes]:
 
     Raises InvalidEvent, TypeRefused.
     """
-    if line.startswith(_BEGINNING) and line.endswith(b"}") and b"\n" not in line and len(line) <= MAX_EVENT_BYTES:
-        # Inside a string the quotes would be escaped, so these are the members themselves.
-        kind = line.find(b'","type":"', len(_BEGINNING)) + 10
-        time = line.find(b'","time":"', kind) + 10
-        text = line[time : time + 31]
-        placed = line[-CHAIN_BYTES:-66] == b',"chain":"'
-        own = line.startswith(b"eventbus.", kind) and not line.startswith(_GAP, kind)
-        if 9 < kind < time and text.endswith(b'Z"') and text[19:20] == b"." and not placed and not own:
-            return line, text[:-1]
+    beginning = _canonical(line)
+    placed = line[-CHAIN_BYTES:-66] == b',"chain":"'
+    whole = line.endswith(b"}") and b"\n" not in line and len(line) <= MAX_EVENT_BYTES
+    if beginning is not None and whole and not placed:
+        return line, beginning[1]
     item = decode_line(strip_place(line))
     if item.type.startswith(OWN_PREFIX) and item.type != GAP_TYPE:
         raise TypeRefused(item.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
