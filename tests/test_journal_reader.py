@@ -311,6 +311,21 @@ def test_a_file_that_vanishes_while_it_is_opened_is_looked_for_again(path):
     assert segment.packed
 
 
+def test_verification_goes_on_into_files_that_were_begun_meanwhile(path):
+    file = open_plain(path)
+    file.append(lines([1]))
+    rotations = iter([True, True])
+
+    def progress(_):
+        if next(rotations, False):
+            file.rotate()
+            file.append(lines([2]))
+
+    report = verify_journal(path, on_progress=progress)
+    file.close()
+    assert (report.exit, report.events, len(report.files)) == (0, 3, 3)
+
+
 def test_half_a_line_is_waited_for(path):
     make(path, [[1]], close=False)
     data = path.read_bytes()

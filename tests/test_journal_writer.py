@@ -379,10 +379,11 @@ def test_what_is_no_regular_file_with_one_name_is_refused(tmp_path, kind):
     assert not other.exists() or other.read_bytes() == b""
 
 
-def test_a_moved_or_removed_file_is_noticed_before_anything_is_acknowledged(path):
+@pytest.mark.parametrize("fsync", ["always", "interval", "never"])
+def test_a_moved_or_removed_file_is_noticed_before_anything_is_acknowledged(path, fsync):
     async def run(action):
         notices = []
-        journal = Journal(path, on_notice=notices.append)
+        journal = Journal(path, fsync, on_notice=notices.append)
         async with journal:
             await journal.append([event(1)])
             action()
