@@ -62,7 +62,7 @@ def demo(
 async def stage(endpoint: str, record: str | None, notes: Notes) -> AsyncIterator[Sink]:
     """The live bus on this endpoint, or a bus of our own; recorded in either case when asked."""
     from opsml_eventbus.endpoints.memory import BusSink
-    from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.endpoints.recorder import JournalSink
     from opsml_eventbus.endpoints.tap import TapSink, is_live
     from opsml_eventbus.stages import Tee
 
@@ -76,7 +76,7 @@ async def stage(endpoint: str, record: str | None, notes: Notes) -> AsyncIterato
         if record is None:
             yield live
         else:
-            async with FileSink(record) as file:
+            async with JournalSink(record, notify=runner.notices(notes)) as file:
                 yield Tee(live, file)
 
 

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import places
+from .runner import notices
 
 if TYPE_CHECKING:
     from opsml_eventbus.bus import EventBus
-    from opsml_eventbus.endpoints.recorder import FileSink
     from opsml_eventbus.flow import Report
 
     from .terminal import Notes
@@ -45,18 +45,19 @@ async def hosted_bus(
     record: str | None = None,
     append: bool = False,
     alone: bool = False,
+    journal: dict[str, Any] | None = None,
     report: Report | None = None,
     patient: bool = False,
 ) -> AsyncIterator[EventBus]:
     """A bus that others can publish to and tail.
 
     record: also write it to this file, lossless: a publisher is told `acked` only when its events are on disk, and a
-        recorder that fails ends the bus. append: go on behind that file's last event.
+        recorder that fails ends the bus. append: go on behind that file's last event. journal: as `Journal`'s options.
     alone: refuse where a live bus is already served there. patient: give those who watch this name the time to join.
     """
     from opsml_eventbus.bus import EventBus
     from opsml_eventbus.endpoints.memory import Recording
-    from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.endpoints.recorder import JournalSink
     from opsml_eventbus.endpoints.tap import serve_tap
 
     bus = EventBus(capacity=capacity)
@@ -65,7 +66,10 @@ async def hosted_bus(
         stack.callback(bus.close)
         confirm: Any = None
         if record is not None:
-            sink: FileSink = FileSink(record, mode="append" if append else "create")
+            mode: Literal["create", "append"] = "append" if append else "create"
+            sink = await stack.enter_async_context(
+                JournalSink(record, mode=mode, notify=notices(notes), **(journal or {}))
+            )
             recording = await stack.enter_async_context(Recording(bus, sink, report))
             confirm = recording.confirm
         tap = await stack.enter_async_context(serve_tap(bus, path, allow_publish=True, confirm=confirm, alone=alone))

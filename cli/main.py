@@ -29,6 +29,8 @@ COMMANDS = {
     "serve": Command("Live", "a bus for others to publish to and tail"),
     "ls": Command("Live", "the live buses of this machine"),
     "replay": Command("Files", "a recording back onto a bus"),
+    "verify": Command("Files", "is a log what was written? finds what was altered"),
+    "repair": Command("Files", "mend a log that recovery refuses, keeping what it was"),
     "demo": Command("Learn", "a bus with realistic OpsML traffic"),
 }
 
@@ -147,6 +149,12 @@ def _advice(error: Exception) -> tuple[str, int]:
             return "`eventbus ls` lists the live buses, `eventbus serve` starts one", 1
         case errors.InvalidEvent():
             return "", 3
+        case errors.JournalBusy():
+            return "one writer a log; record to another file", 1
+        case errors.JournalDamaged():
+            return "`eventbus verify` says what is damaged, `eventbus repair` mends it and keeps what it was", 5
+        case errors.WriteRefused() | errors.JournalFailed():
+            return "what was acknowledged is in the file; the rest can be sent again, ids make a repetition harmless", 1
         case _:
             return "", 1
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -147,6 +148,77 @@ class Output:
     def pretty(self) -> bool:
         """Drawn, or JSON lines?"""
         return self.output == "pretty" or (self.output is None and sys.stdout.isatty())
+
+
+def _file(flag: str, text: str, metavar: str | None = None) -> Any:
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="The file")
+
+
+@dataclass
+class Journaling:
+    """How the file is written."""
+
+    fsync: Annotated[
+        str, _file("--fsync", "When a batch is on disk: always, interval[=1s], never.", "always|interval|never")
+    ] = "always"
+    rotate_size: Annotated[str | None, _file("--rotate-size", "Finish a file before this size: 1GB.", "SIZE")] = None
+    rotate_count: Annotated[int | None, _file("--rotate-count", "… before so many events.", "N")] = None
+    rotate_every: Annotated[str | None, _file("--rotate-every", "… at this time of the clock: 1h, 24h.", "TIME")] = None
+    compress: Annotated[
+        Literal["gzip", "zstd"] | None, _file("--compress", "Compress finished files (zstd: an extra).")
+    ] = None
+    keep: Annotated[int | None, _file("--keep", "Keep so many finished files; older ones are removed.", "N")] = None
+    on_error: Annotated[
+        Literal["halt", "block"], _file("--on-error", "A write that fails: end, or wait and try again.")
+    ] = "halt"
+    min_free: Annotated[str | None, _file("--min-free", "Warn when the disk has less: 1GB.", "SIZE")] = None
+    redact: Annotated[
+        str | None, _file("--redact", "Members of data that must not reach the file: username,card.owner.", "FIELD[,…]")
+    ] = None
+    redact_key: Annotated[
+        str | None,
+        _file("--redact-key", "A file whose bytes key an HMAC: equal values stay equal, unreadable.", "FILE"),
+    ] = None
+    sign_key: Annotated[
+        str | None, _file("--sign-key", "Ed25519 private key (PEM): sign the file's heads. An extra.", "FILE")
+    ] = None
+
+    def journal(self) -> dict[str, Any]:
+        """The options of the Journal that these flags ask for. Raises the usage error that names the flag."""
+        from opsml_eventbus.journal import Redaction, parse_fsync
+
+        parsed("--fsync", parse_fsync, self.fsync)
+        options: dict[str, Any] = {
+            "fsync": self.fsync,
+            "rotate_size": parsed("--rotate-size", values.size, self.rotate_size),
+            "rotate_count": self.rotate_count,
+            "rotate_every": parsed("--rotate-every", values.duration, self.rotate_every),
+            "keep": self.keep,
+            "compress": self.compress,
+            "on_error": self.on_error,
+            "min_free": parsed("--min-free", values.size, self.min_free) or 0,
+            "sign_key": None if self.sign_key is None else readable("--sign-key", self.sign_key),
+        }
+        for flag, name in (("--rotate-count", "rotate_count"), ("--keep", "keep")):
+            if options[name] is not None and options[name] < (1 if name == "rotate_count" else 0):
+                raise typer.BadParameter(f"{options[name]} is too few", param_hint=flag)
+        if self.redact_key is not None and self.redact is None:
+            raise typer.BadParameter("a key without --redact FIELD hides nothing", param_hint="--redact-key")
+        if self.redact is not None:
+            members = [name.strip() for name in self.redact.split(",") if name.strip()]
+            if not members:
+                raise typer.BadParameter("names no member of data", param_hint="--redact")
+            key = None if self.redact_key is None else readable("--redact-key", self.redact_key).read_bytes()
+            options["redact"] = Redaction(members, key)
+        return options
+
+
+def readable(flag: str, text: str) -> Path:
+    """A file that a flag names. Raises the usage error that names the flag."""
+    path = Path(text)
+    if not path.is_file():
+        raise typer.BadParameter(f"{text}: no such file", param_hint=flag)
+    return path
 
 
 def takes(*groups: type) -> Callable[[Callable[..., int]], Callable[..., int]]:

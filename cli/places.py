@@ -47,6 +47,16 @@ def folder() -> Path:
     return tap_folder(os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), os.getuid())
 
 
+def bookmark(recording: str) -> Path:
+    """Where the place of a replay of this recording is kept, for `--resume`."""
+    import hashlib
+
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    name = hashlib.sha256(os.fsencode(Path(recording).absolute())).hexdigest()[:32]
+    return folder / "eventbus" / f"replay-{name}.json"
+
+
 def context(**more: Any) -> dict[str, Any]:
     """What an end is told of this place."""
     return {"folder": None if sys.platform == "win32" else folder(), **more}

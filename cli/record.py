@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from . import options, places, runner, values
-from .options import Output, Selection, Window, takes
+from .options import Journaling, Output, Selection, Window, takes
 
 
-@takes(Selection, Window, Output)
+@takes(Selection, Window, Journaling, Output)
 def record(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The JSONL file to write.")],
     from_: Annotated[
@@ -33,11 +33,15 @@ def record(
     *,
     selection: Selection,
     window: Window,
+    journaling: Journaling,
     output: Output,
 ) -> int:
-    """Write a bus, a table or another file to a JSONL file. Ctrl-C ends it; everything seen is then on disk."""
+    """Write a bus, a table or another file to a JSONL file. Ctrl-C ends it; everything seen is then on disk.
+
+    The file is a journal: plain JSONL whose lines are chained, so that `eventbus verify` finds what was altered.
+    """
     from opsml_eventbus.endpoints import TAP, open_source, scheme_of
-    from opsml_eventbus.endpoints.recorder import FileSink
+    from opsml_eventbus.endpoints.recorder import JournalSink
     from opsml_eventbus.flow import Report, Source, Start, pump
     from opsml_eventbus.stages import Limited, Originals
 
@@ -48,6 +52,7 @@ def record(
     where = selection.filter(notes)
     bounds = window.bounds(notes)
     seconds = options.parsed("--for", values.duration, for_)
+    journal = journaling.journal()
     name = places.source(from_, notes)
     if name != "-" and Path(name).exists() and Path(file).exists() and Path(name).samefile(file):
         raise typer.BadParameter("a file cannot be recorded into itself", param_hint="--from")
@@ -56,9 +61,8 @@ def record(
     async def work() -> None:
         context = places.context(wait=not no_wait, notify=runner.notices(notes), foreign=True)
         # The source first: a file that is made for nothing would be in the way of the next try.
-        async with open_source(name, **context) as opened, FileSink(file, mode=mode) as sink:
-            if sink.mended is not None:
-                notes.warn(f"{file}: its last line was cut off; it is kept in {sink.mended}")
+        written = JournalSink(file, mode=mode, notify=runner.notices(notes), **journal)
+        async with open_source(name, **context) as opened, written as sink:
             source: Source = opened
             originals = None
             if not (record_replays or opened.finite):

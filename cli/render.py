@@ -207,6 +207,18 @@ def table(taps: Iterable[Any], now: int) -> Table:
     return drawn
 
 
+def verdict(word: str, of: str) -> str:
+    """One sentence for a log that was checked."""
+    meaning = {
+        "sound": "sound: nothing was altered",
+        "torn": "torn: its end was cut off by a crash; nothing that was known to be on disk is touched",
+        "unchained": "no chain: plain JSON lines; nothing can be said about them",
+        "unsigned": "not signed: its heads carry no signature of this key",
+        "tampered": "TAMPERED: it is not what was written",
+    }
+    return f"{of}: {meaning.get(word, word)}"
+
+
 def duration(nanoseconds: int) -> str:
     """`850 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
     seconds = nanoseconds / 1e9

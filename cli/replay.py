@@ -41,6 +41,7 @@ def replay(
         str | None, typer.Option(metavar="TIME", help="Shorten longer pauses to this.", rich_help_panel=PACE)
     ] = None,
     loop: Annotated[int, typer.Option(min=1, metavar="N", help="So many times.", rich_help_panel=PACE)] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the last replay of FILE was stopped.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read it all, send nothing, say what would happen.")
     ] = False,
@@ -54,7 +55,9 @@ def replay(
     from opsml_eventbus.endpoints import open_source
     from opsml_eventbus.flow import Report, Start, pump
     from opsml_eventbus.pacing import Pacer
-    from opsml_eventbus.stages import Paced, Rehearsal, Stamped
+    from opsml_eventbus.stages import Committing, Paced, Rehearsal, Stamped
+
+    from .bookmark import Bookmark
 
     notes = output.notes()
     where = selection.filter(notes)
@@ -66,6 +69,11 @@ def replay(
         name
         or f"{Path(file).name.split('.')[0].strip('-') or 'stdin'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     )
+    bookmark = Bookmark(None if file == "-" else places.bookmark(file), stamp)
+    if resume:
+        if file == "-":
+            raise typer.BadParameter("standard input cannot be read again", param_hint="--resume")
+        notes.say(bookmark.open(name) or f"{file}: no replay was stopped; beginning at the beginning")
     pacer = Pacer(
         speed=options.parsed("--speed", values.speed, speed),
         rate=options.parsed("--rate", values.rate, rate),
@@ -90,14 +98,18 @@ def replay(
         async with destination(to, output, notes) as sink:
             watch = runner.Watch(notes, report, title=f"replaying {file}" if to not in (None, "-") else "")
             try:
-                for round_ in range(1, loop + 1):
+                for round_ in range(bookmark.round, loop + 1):
+                    begin = Start(since=since, until=until, position=bookmark.begin(round_))
                     async with open_source(file, **places.context()) as source:
                         paced = Paced(source, pacer, clock=time.monotonic_ns, notify=runner.notices(notes))
-                        stamped = Stamped(paced, stamp if round_ == 1 else f"{stamp}#{round_}")
-                        await pump(stamped, sink, where=where, start=start, report=report, watch=watch)
+                        stamped = Stamped(paced, bookmark.stamp)
+                        committing = Committing(stamped, bookmark.put)
+                        await pump(committing, sink, where=where, start=begin, report=report, watch=watch)
                     pacer.rewind()
+                bookmark.remove()
             finally:
                 watch.close()
+                bookmark.save()
 
     stopped = runner.run(rehearse if dry_run else work)
     if not dry_run:
@@ -106,7 +118,9 @@ def replay(
         pace = pacer.pace(time.monotonic_ns())
         wanted = "" if pace.requested_rate is None else f" of {pace.requested_rate:,.1f}/s asked for"
         actual = "" if pace.actual_rate is None else f", {pace.actual_rate:,.1f}/s{wanted}"
-        notes.say(runner.summary(report, "replayed", f" as {stamp!r} in {duration(pace.taken)}{actual}"))
+        notes.say(runner.summary(report, "replayed", f" as {bookmark.name!r} in {duration(pace.taken)}{actual}"))
+        if stopped and file != "-":
+            notes.say(f"`eventbus replay {file} --resume` goes on from here")
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)
 
 

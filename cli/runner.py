@@ -85,6 +85,7 @@ NOTICES = {
     "disconnected": "{end}: the connection was lost; trying again{detail}",
     "moved": "{end}{detail}",
     "error": "{end}{detail}",
+    "recovered": "{end}{detail}",
     "pause": "{end}: nothing is due for{detail} s (--max-gap 2s shortens such pauses, --speed max skips them)",
 }
 

@@ -9,10 +9,10 @@ import typer
 
 from . import places, runner
 from .hosting import CAPACITY, hosted_bus
-from .options import Output, takes
+from .options import Journaling, Output, takes
 
 
-@takes(Output)
+@takes(Journaling, Output)
 def serve(
     on: Annotated[str | None, typer.Option("--on", metavar="NAME", help="Name, or unix:/path.sock. [default]")] = None,
     capacity: Annotated[int, typer.Option(min=1, help="Events the ring holds, per priority.")] = CAPACITY,
@@ -22,6 +22,7 @@ def serve(
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="FILE may exist: go on behind its end.")] = False,
     *,
+    journaling: Journaling,
     output: Output,
 ) -> int:
     """Serve a bus on this machine until Ctrl-C."""
@@ -39,6 +40,7 @@ def serve(
             capacity=capacity,
             record=record,
             append=append,
+            journal=journaling.journal(),
             alone=True,
             report=recorded,
         ) as bus:

@@ -27,14 +27,24 @@ from .filter import Filter
 MAX_BATCH = 1024  # records in a batch at most: bounds what a pump holds, large enough that a batch's price vanishes
 
 
+# Inside a string the quotes would be escaped, so only a member spells this.
+_GAP_MARK = b'"type":"eventbus.gap"'
+
+Position = object  # what only the source that made it understands: a row id, an event id, a byte offset, a seq
+
+
 class Record:
-    """One event or Gap on its way through, as a value and as a line (canonical, where it was made from one)."""
+    """One event or Gap on its way through, as a value and as a line (canonical, where it was made from one).
 
-    __slots__ = ("_item", "_line")
+    position: where its source stands behind it, where the source can say so for each.
+    """
 
-    def __init__(self, item: Event | Gap | None = None, line: bytes | None = None) -> None:
+    __slots__ = ("_item", "_line", "position")
+
+    def __init__(self, item: Event | Gap | None = None, line: bytes | None = None, position: Position = None) -> None:
         self._item = item
         self._line = line
+        self.position = position
 
     @property
     def item(self) -> Event | Gap:
@@ -66,12 +76,6 @@ class Record:
             return None
         item = self.item
         return item if isinstance(item, Gap) else None
-
-
-# Inside a string the quotes would be escaped, so only a member spells this.
-_GAP_MARK = b'"type":"eventbus.gap"'
-
-Position = object  # what only the source that made it understands: a row id, an event id, a byte offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,14 @@ class Start:
 
     last: the last N matching events of what is already there ("all": everything, 0: only what is new).
     after: the id of the last event already had; the source goes on behind it, or begins with a Gap.
+    position: what this source was told to commit; it goes on there, and `last` and `after` have no meaning.
     since, until: event times in ns since the epoch, since inclusive, until exclusive. `since` implies all from there.
     follow: go on when what is there has been read, until cancelled.
     """
 
     last: int | Literal["all"] = "all"
     after: str | None = None
+    position: Position = None
     since: int | None = None
     until: int | None = None
     follow: bool = False

@@ -5,6 +5,7 @@
     Originals   leaves out what a replay put on the bus
     Stamped     marks every event with the name of the replay
     Paced       holds every event back until its time has come
+    Committing  tells what the sink has acknowledged
 
 A stage hands `where` and `start` down, and commits through to what it is built on.
 """
@@ -112,7 +113,9 @@ class Stamped(Stage):
 
     def _stamp(self, record: Record) -> Record:
         item = record.item
-        return Record(item.replace(replay=self._replay)) if isinstance(item, Event) else record
+        if not isinstance(item, Event):
+            return record
+        return Record(item.replace(replay=self._replay), position=record.position)
 
 
 class Paced(Stage):
@@ -147,7 +150,7 @@ class Paced(Stage):
                         if wait > 0:
                             if ready:
                                 # What is due goes out before we wait for what is not.
-                                yield Batch(ready, None, len(ready))
+                                yield Batch(ready, ready[-1].position, len(ready))
                                 batch.seen -= len(ready)
                                 ready = []
                             if wait > LONG_WAIT:
@@ -210,6 +213,23 @@ class Merged(Source):
 def _wake(arrivals: asyncio.Queue[Batch | None]) -> None:
     if not arrivals.full():  # a full queue has something to be woken by
         arrivals.put_nowait(None)
+
+
+class Committing(Stage):
+    """Tells `on_commit` every position that the sink has acknowledged."""
+
+    def __init__(self, source: Source, on_commit: Callable[[Position], None]) -> None:
+        super().__init__(source)
+        self._on_commit = on_commit
+
+    def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
+        """See Source."""
+        return self._source.batches(where, start)
+
+    async def commit(self, position: Position) -> None:
+        """Pass it on, and tell."""
+        await self._source.commit(position)
+        self._on_commit(position)
 
 
 class Tee(Sink):

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gzip
-import os
-import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -16,18 +11,18 @@ from typing import Self
 import pytest
 
 from opsml_eventbus import AuditEvent, Event, Gap
-from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.codec import encode_line
 from opsml_eventbus.endpoints import files
 from opsml_eventbus.endpoints.files import FileSource
-from opsml_eventbus.endpoints.recorder import FileSink
-from opsml_eventbus.errors import AlreadyThere, Broken, Refused, UnknownEnd, Unreachable
+from opsml_eventbus.errors import UnknownEnd, Unreachable
 from opsml_eventbus.filter import Filter
-from opsml_eventbus.flow import Batch, Notice, Record, Start
+from opsml_eventbus.flow import Batch, Notice, Start
 
 
-def events(count: int, **members: str) -> list[Event]:
+def events(count: int, first: int = 0, **members: str) -> list[Event]:
     return [
-        Event.new("audit", AuditEvent(resource_id=str(n), **members), id=f"e{n}", time=n * 10**9) for n in range(count)
+        Event.new("audit", AuditEvent(resource_id=str(n), **members), id=f"e{n}", time=n * 10**9)
+        for n in range(first, first + count)
     ]
 
 
@@ -268,187 +263,3 @@ def test_a_file_that_is_cut_is_said_to_be_cut(tmp_path: Path) -> None:
             assert "cut" in following.notices[-1].detail
 
     asyncio.run(check())
-
-
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def batch_of(items: list[Event]) -> Batch:
-    return Batch([Record(item) for item in items])
-
-
-def record(path: Path, items: list[Event], mode: str = "create") -> None:
-    async def work() -> None:
-        async with FileSink(path, mode=mode) as sink:  # type: ignore[arg-type]
-            ack = await sink.write(batch_of(items))
-            assert ack.durable
-            assert ack.written == len(items)
-
-    asyncio.run(work())
-
-
-def test_what_is_written_is_read_back_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "er" / "a.jsonl"
-    record(path, events(3))
-    assert asyncio.run(read(FileSource(path)))[0] == ids(0, 1, 2)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert os.listdir(path.parent) == ["a.jsonl"]
-
-
-def test_a_file_is_never_overwritten_unasked(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", events(2))
-    with pytest.raises(AlreadyThere):
-        FileSink(path)
-    record(path, events(3)[2:], "append")
-    assert asyncio.run(read(FileSource(path)))[0] == ids(0, 1, 2)
-    record(path, events(1), "overwrite")
-    assert asyncio.run(read(FileSource(path)))[0] == ids(0)
-
-
-def test_the_last_event_of_a_file_is_known(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", events(5))
-    append(path, encode_line(Gap.new(1, None, "lag")) + b"\n")
-    sink = FileSink(path, mode="append")
-    assert sink.last_id() == "e4"
-    asyncio.run(sink.close())
-
-
-def test_a_torn_end_is_kept_aside_and_cut(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", events(2), b'{"half a li')
-    record(path, events(3)[2:], "append")
-    assert asyncio.run(read(FileSource(path)))[0] == ids(0, 1, 2)
-    [aside] = tmp_path.glob("a.jsonl.torn-*")
-    assert aside.read_bytes() == b'{"half a li'
-
-
-def test_a_whole_last_line_only_gets_its_newline(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", events(1), encode_line(events(2)[1]))
-    record(path, events(3)[2:], "append")
-    assert asyncio.run(read(FileSource(path)))[0] == ids(0, 1, 2)
-    assert not list(tmp_path.glob("*.torn-*"))
-
-
-def test_a_second_recorder_is_refused_and_told_who_holds_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    first = FileSink(path)
-    with pytest.raises(Refused, match=f"process {os.getpid()} is recording"):
-        FileSink(path, mode="append")
-    linked = tmp_path / "other"
-    linked.symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(Refused, match="is recording"):
-        FileSink(linked / "a.jsonl", mode="append")
-    asyncio.run(first.close())
-    asyncio.run(FileSink(path, mode="append").close())
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "why"),
-    [
-        (lambda path: path.symlink_to("elsewhere"), Refused, "symbolic link"),
-        (lambda path: path.mkdir(), Unreachable, "is a directory"),
-        (os.mkfifo, Refused, "not a regular file"),
-        (lambda path: (path.write_bytes(b""), os.link(path, f"{path}.2")), Refused, "2 names"),
-    ],
-)
-def test_only_a_regular_file_with_one_name_is_written(
-    tmp_path: Path, make: Callable[[Path], object], error: type[Exception], why: str
-) -> None:
-    path = tmp_path / "a.jsonl"
-    make(path)
-    with pytest.raises(error, match=why):
-        FileSink(path, mode="append")
-    assert not (tmp_path / "a.jsonl.lock").exists()
-
-
-def test_devices_and_compressed_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="not a regular file"):
-        FileSink("/dev/full", mode="append")
-    with pytest.raises(UnknownEnd, match=r"\.jsonl"):
-        FileSink(tmp_path / "a.jsonl.gz")
-
-
-def test_a_failed_write_is_undone_and_the_next_one_works(tmp_path: Path) -> None:
-    """In a child process: RLIMIT_FSIZE is the process's."""
-    path = tmp_path / "a.jsonl"
-    program = f"""
-import asyncio, resource, signal
-from tests.test_files import batch_of, events
-from opsml_eventbus.endpoints.recorder import FileSink
-from opsml_eventbus.errors import Broken
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-async def work():
-    async with FileSink({str(path)!r}) as sink:
-        await sink.write(batch_of(events(2)))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
-        try:
-            await sink.write(batch_of(events(9)))
-        except Broken as error:
-            print(error)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        await sink.write(batch_of(events(3)[2:]))
-
-asyncio.run(work())
-"""
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 0, run.stderr
-    assert "file too large; the batch was not written" in run.stdout
-    assert asyncio.run(read(FileSource(path)))[0] == ids(0, 1, 2)
-
-
-def test_a_failed_fsync_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from opsml_eventbus.endpoints import recorder
-
-    calls: list[int] = []
-
-    def sync(fd: int) -> None:
-        calls.append(fd)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(recorder, "_sync_data", sync)
-
-    async def work() -> None:
-        async with FileSink(tmp_path / "a.jsonl") as sink:
-            await sink.write(batch_of(events(1)))
-            for _ in range(2):
-                with pytest.raises(Broken, match="fsync failed"):
-                    await sink.write(batch_of(events(1)))
-
-    asyncio.run(work())
-    assert len(calls) == 2, "a failed fsync was tried again"
-
-
-def test_an_event_that_cannot_be_written_costs_itself(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-
-    async def work() -> None:
-        async with FileSink(path) as sink:
-            bad = Event.new("made.up", {"a": float("nan")}, id="bad")
-            ack = await sink.write(batch_of([*events(1), bad, *events(2)[1:]]))
-            assert [str(refusal.error) for refusal in ack.refusals] == ["data.a: nan has no JSON form"]
-
-    asyncio.run(work())
-    got, _ = asyncio.run(read(FileSource(path)))
-    assert got == ["e0", "gap:invalid:1", "e1"]
-    gap = decode_line(path.read_bytes().splitlines()[1])
-    assert isinstance(gap, Gap)
-    assert gap.after == "e0"
-
-
-def test_a_cancelled_write_is_whole_or_absent(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-
-    async def work() -> None:
-        async with FileSink(path) as sink:
-            writing = asyncio.create_task(sink.write(batch_of(events(1000))))
-            await asyncio.sleep(0)
-            writing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await writing
-
-    asyncio.run(work())
-    got, batch = asyncio.run(read(FileSource(path)))
-    assert len(got) in (0, 1000)
-    assert not batch.refusals

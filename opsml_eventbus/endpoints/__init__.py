@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..errors import UnknownEnd
 from ..flow import Notify, Sink, Source, no_notice
-
-if TYPE_CHECKING:
-    from .recorder import FileSink
 
 DEFAULT_NAME = "default"
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -39,6 +36,7 @@ class Context:
     folder: where bare names of buses are looked for. wait: a bus that is not there is waited for.
     foreign: files are looked at as closely as if they came from outside. fill: the `source` that lines from standard
     input are given when they have none (None: they must have one). mode: what is done with a file that exists.
+    journal: how files are written, as `Journal`'s options.
     """
 
     folder: Path | None = None
@@ -47,6 +45,7 @@ class Context:
     fill: str | None = None
     mode: Literal["create", "append", "overwrite"] = "create"
     notify: Notify = no_notice
+    journal: dict[str, Any] = field(default_factory=dict)
 
 
 # Each end is imported where it is opened: a tail of a file needs no socket, and start-up is felt.
@@ -65,15 +64,19 @@ def _tap_sink(text: str, context: Context) -> Sink:
 
 
 def _file_source(text: str, context: Context) -> Source:
+    from .journal import JournalSource, is_journal
+
+    if is_journal(text):
+        return JournalSource(text, notify=context.notify)
     from .files import FileSource
 
     return FileSource(text, notify=context.notify, foreign=context.foreign)
 
 
-def _file_sink(text: str, context: Context) -> FileSink:
-    from .recorder import FileSink
+def _file_sink(text: str, context: Context) -> Sink:
+    from .recorder import JournalSink
 
-    return FileSink(text, mode=context.mode)
+    return JournalSink(text, mode=context.mode, notify=context.notify, **context.journal)
 
 
 def _stdin(text: str, context: Context) -> Source:

@@ -64,7 +64,9 @@ class FileSource(Source):
     async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """See Source. Positions are byte offsets behind the last record."""
         reader = _Reader(self.name, where, start, self._foreign)
-        if start.after is not None:
+        if isinstance(start.position, int):
+            reader.begin_at(start.position)
+        elif start.after is not None:
             found = await self._offset_after(start.after)
             if found is None:
                 gap = Gap.new(None, start.after, "disconnect", source=self.name)
@@ -72,7 +74,7 @@ class FileSource(Source):
             else:
                 reader.begin_at(found)
         forward = self._forward(reader)
-        if isinstance(start.last, int) and start.after is None:
+        if isinstance(start.last, int) and start.after is None and start.position is None:
             if self._compressed:
                 forward = _last_of(forward, start.last)
             else:
@@ -274,14 +276,14 @@ class _Reader:
             self._refuse(error, batch)
             return
         if isinstance(item, Gap):
-            batch.records.append(Record(item, item.line))
+            batch.records.append(Record(item, item.line, self.offset))
             return
         if item.type.startswith(CONTROL_PREFIX):
             return
         batch.seen += 1
         self.last_id = item.id
         if self._passes(item):
-            batch.records.append(Record(item, item.line))
+            batch.records.append(Record(item, item.line, self.offset))
 
     def _passes(self, event: Event) -> bool:
         return self._start.admits(event) and (self._where is None or self._where.matches(event))

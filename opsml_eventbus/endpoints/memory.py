@@ -98,7 +98,7 @@ class BusSource(Source):
 class Recording:
     """A bus written to a sink, losslessly, for the length of an `async with` block.
 
-        async with Recording(bus, FileSink("audit.jsonl")) as recording:
+        async with JournalSink("audit.jsonl") as sink, Recording(bus, sink) as recording:
             await bus.send(AuditEvent(...))
             await recording.confirm()       # it is on disk now
 

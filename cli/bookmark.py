@@ -1,0 +1,73 @@
+"""The place of a replay, kept outside the recording so that a replay that was killed can go on: `--resume`.
+
+Written when it is a fifth of a second old and at the end, so that after a kill -9 at most that much is replayed again;
+ids tell a reader which.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+SAVE_SECONDS = 0.2
+
+
+class Bookmark:
+    """path: where it is kept, None for nowhere. name: of the replay, when it is a new one."""
+
+    def __init__(self, path: Path | None, name: str) -> None:
+        self._path = path
+        self.name = name
+        self.round = 1
+        self._position: Any = None
+        self._saved = 0.0
+        self._done = False
+
+    @property
+    def stamp(self) -> str:
+        """What events of this round are stamped with."""
+        return self.name if self.round == 1 else f"{self.name}#{self.round}"
+
+    def open(self, name: str | None) -> str | None:
+        """Go on where the last replay was. name: what it is to be called now. Returns a note; None: there is none."""
+        if self._path is None:
+            return None
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(self._path.read_bytes())
+            position, round_ = int(kept["position"]), int(kept["round"])
+            self.name, self._position, self.round = name or str(kept["name"]), position, round_
+            return f"going on with {self.name!r} behind position {position:,}"
+        return None
+
+    def begin(self, round_: int) -> Any:
+        """A round begins: the position it begins at, None for the beginning."""
+        position = self._position if round_ == self.round else None
+        self.round, self._position = round_, position
+        return position
+
+    def put(self, position: Any) -> None:
+        """Everything up to here has been acknowledged."""
+        self._position = position
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write it down. Where that cannot be done, the replay goes on all the same."""
+        if self._path is None or self._position is None or self._done:
+            return
+        self._saved = time.monotonic()
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh = self._path.with_suffix(".new")
+            fresh.write_text(json.dumps({"name": self.name, "position": self._position, "round": self.round}))
+            fresh.replace(self._path)
+
+    def remove(self) -> None:
+        """The replay is done."""
+        self._done = True
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()

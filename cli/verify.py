@@ -1,0 +1,59 @@
+"""`eventbus verify`: is a log what was written?"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import options, runner
+from .options import Output, takes
+
+SHOWN = 100  # findings drawn one by one; `-o json` has all that are kept
+
+
+@takes(Output)
+def verify(
+    file: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A log by its live path, one file of it, a folder.")],
+    expect: Annotated[
+        str | None, typer.Option(metavar="SEQ:CHAIN", help="A line that must be there, noted down earlier.")
+    ] = None,
+    public_key: Annotated[
+        str | None, typer.Option("--public-key", metavar="FILE", help="Check the signed heads with this Ed25519 key.")
+    ] = None,
+    *,
+    output: Output,
+) -> int:
+    """Check a log's chain: 0 sound, 3 torn at its end (or no chain), 5 altered.
+
+    Hashing alone cannot show that a whole log was rewritten or its end cut off: --expect and --public-key can.
+    """
+    from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable
+    from opsml_eventbus.journal import parse_head, verify_journal
+
+    notes = output.notes()
+    head = options.parsed("--expect", parse_head, expect)
+    key = None if public_key is None else options.readable("--public-key", public_key)
+    try:
+        report = verify_journal(file, expect=head, public_key=key)
+    except JournalRefused as error:
+        raise UnknownEnd(file, error.reason) from error
+    except OSError as error:
+        raise Unreachable(file, (error.strerror or str(error)).lower()) from error
+    if output.output == "json" or (output.output is None and not sys.stdout.isatty()):
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(report.as_dict()).decode() + "\n")
+        return report.exit
+    for finding in report.findings[:SHOWN]:
+        notes.tell(str(finding))
+    if report.count > SHOWN:
+        notes.tell(f"… and {report.count - min(SHOWN, len(report.findings)):,} more (-o json lists them)")
+    from .render import counted, verdict
+
+    size = f"{counted(report.events, 'event')} in {counted(len(report.files), 'file')}"
+    notes.tell(verdict(report.verdict, f"{file}: {size}"))
+    if report.lines:
+        notes.tell(f"head {report.head} · durable to seq {report.durable:,}")
+    return report.exit if report.exit in (runner.DONE, runner.MALFORMED) else runner.TAMPERED

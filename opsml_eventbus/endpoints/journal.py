@@ -1,0 +1,226 @@
+"""A journal as a source: a whole log, its files in order, live across rotation; or one finished file of it.
+
+Lines pass undecoded where nothing is asked of them. What is no sound line is refused with its place, and a Gap
+(`invalid`) stands where it was; reading goes on behind it. Readers never write, and do not check the chain: `verify`
+does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import msgspec
+
+from ..codec import decode_line
+from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Unreachable
+from ..event import Event, Gap
+from ..filter import Filter
+from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
+from ..journal import Damage, JournalReader, Line
+from ..journal.format import CONTROL_AT, CONTROL_MARK, read_place
+from ..journal.segments import Log, find_log
+
+POLL_SECONDS = 0.1  # how often a followed log is looked at: below what a person notices, and no load
+TORN_SECONDS = 0.25  # a last line that does not grow for so long was cut off
+TAIL_BYTES = 2 << 20  # the longest line and its place are shorter
+
+
+def is_journal(path: str | Path) -> bool:
+    """Does `path` mean a journal, rather than any JSONL file? Raises UnknownEnd: a folder with several logs."""
+    try:
+        log = find_log(path)
+    except FileNotFoundError:
+        return False
+    except JournalRefused as error:
+        if error.found:
+            raise UnknownEnd(str(path), error.reason) from error
+        return False  # a folder without a log: perhaps one of compressed files that are no journal
+    if not log.segments:
+        return False
+    if log.whole and len(log.segments) > 1:
+        return True
+    try:
+        with closing(log.segments[0].open()) as stream:
+            start = stream.read(CONTROL_AT + len(CONTROL_MARK))
+    except (OSError, EOFError, ValueError):
+        return log.segments[0].first is not None
+    return start[CONTROL_AT:] == CONTROL_MARK
+
+
+class JournalSource(Source):
+    """The events and Gaps of a journal, in the order of their seq. Positions are seqs."""
+
+    def __init__(self, path: str | Path, *, notify: Notify = no_notice) -> None:
+        """Raises Unreachable: it is not there, or cannot be read. UnknownEnd: a folder with several logs."""
+        self._path = Path(path)
+        self.name = str(path)
+        self._notify = notify
+        try:
+            self._log = find_log(path)
+        except JournalRefused as error:
+            raise UnknownEnd(self.name, error.reason) from error
+        except OSError as error:
+            raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
+
+    @property
+    def finite(self) -> bool:
+        """It ends, unless it is followed."""
+        return True
+
+    async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
+        """See Source."""
+        view = _View(self.name, where, start)
+        from_seq = 1
+        if isinstance(start.position, int):
+            from_seq = start.position + 1
+        elif start.after is not None:
+            behind = await self._seq_of(start.after)
+            if behind is None:
+                yield Batch([Record(Gap.new(None, start.after, "disconnect", source=self.name))])
+            from_seq = 1 if behind is None else behind + 1
+        elif isinstance(start.last, int):
+            last, from_seq = await self._last(view, start.last)
+            if last.records or last.seen:
+                yield last
+        since = start.since if from_seq == 1 else None
+        with self._reader(from_seq, since, view) as reader:
+            idle = 0.0
+            while True:
+                portion = await asyncio.to_thread(reader.read)
+                batch = view.take(portion.items, portion.passed, reader.next_seq - 1)
+                if batch.records or batch.seen:
+                    idle = 0.0
+                    yield batch
+                if not portion.end:
+                    continue
+                if reader.moved:
+                    self._notify(Notice("moved", self.name, "the file was taken away; waiting for its successor"))
+                if start.follow:
+                    await asyncio.sleep(POLL_SECONDS)
+                    continue
+                torn = reader.torn_end()
+                if torn is None:
+                    return
+                if idle >= TORN_SECONDS:
+                    yield view.take([torn], 0, reader.next_seq - 1)
+                    return
+                await asyncio.sleep(0.02)
+                idle += 0.02
+
+    def _reader(self, from_seq: int, since: int | None, view: _View) -> JournalReader:
+        try:
+            return JournalReader(self._path, from_seq=from_seq, since=since, sieve=view.sieve)
+        except JournalRefused as error:
+            raise UnknownEnd(self.name, error.reason) from error
+        except OSError as error:
+            raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
+
+    async def _last(self, view: _View, count: int) -> tuple[Batch, int]:
+        """The last `count` matching events with the Gaps among them, and the seq behind them.
+
+        Looked for from the end, eight times as far each time too few are found.
+        """
+        end = _last_seq(self._log)
+        span = 4 * count + 64
+        while True:
+            from_seq = max(1, end - span) if end else 1
+            kept: deque[Record] = deque()
+            events = seen = 0
+            refusals: list[Refusal] = []
+            with self._reader(from_seq, None, view) as reader:
+                while not (portion := await asyncio.to_thread(reader.read)).end:
+                    batch = view.take(portion.items, portion.passed, None)
+                    seen += batch.seen
+                    refusals += batch.refusals
+                    for record in batch.records:
+                        kept.append(record)
+                        events += record.gap is None
+                        while kept and (events > count or kept[0].gap is not None):
+                            events -= kept.popleft().gap is None
+                following = reader.next_seq
+            if events >= count or from_seq == 1:
+                return Batch(list(kept), following - 1, seen, refusals), following
+            span *= 8
+
+    async def _seq_of(self, id: str) -> int | None:  # noqa: A002
+        """The seq of the event with this id."""
+        beginning = b'{"specversion":"1.0","id":' + msgspec.json.encode(id) + b","
+        with JournalReader(self._path, sieve=lambda block: beginning in block) as reader:
+            while not (portion := await asyncio.to_thread(reader.read)).end:
+                for item in portion.items:
+                    if isinstance(item, Line) and item.line.startswith(beginning):
+                        return item.seq
+        return None
+
+
+class _View:
+    """Lines in, batches out: what of a log matches. No I/O."""
+
+    def __init__(self, name: str, where: Filter | None, start: Start) -> None:
+        self._name = name
+        self._where = where
+        self._start = start
+        self._decodes = where is not None or start.since is not None or start.until is not None
+        self.sieve = where.screen() if where is not None else None
+        self._last_id: str | None = None
+
+    def take(self, items: list[Line | Damage], passed: int, position: Position) -> Batch:
+        batch = Batch([], position, passed)
+        for item in items:
+            if isinstance(item, Damage):
+                self._damage(item, batch)
+                continue
+            record = Record(line=item.line, position=item.seq)
+            if record.gap is not None:
+                batch.records.append(record)
+                continue
+            batch.seen += 1
+            if not self._decodes:
+                batch.records.append(record)
+                continue
+            if self.sieve is not None and not self.sieve(item.line):
+                continue
+            try:
+                event = decode_line(item.line)
+            except InvalidEvent as error:
+                self._refuse(f"{item.file}:{item.number}", error, batch, 1)
+                continue
+            if isinstance(event, Event):
+                self._last_id = event.id
+                if self._start.admits(event) and (self._where is None or self._where.matches(event)):
+                    batch.records.append(Record(event, item.line, item.seq))
+        return batch
+
+    def _damage(self, damage: Damage, batch: Batch) -> None:
+        self._refuse(f"{damage.file}:{damage.number}", MalformedLine(damage.reason), batch, damage.missed)
+
+    def _refuse(self, place: str, error: InvalidEvent, batch: Batch, missed: int | None) -> None:
+        after = self._last_id
+        if after is None and batch.records:
+            with suppress(InvalidEvent):
+                after = batch.records[-1].item.id
+        batch.records.append(Record(Gap.new(missed, after, "invalid", source=self._name)))
+        batch.refusals.append(Refusal(place, error))
+
+
+def _last_seq(log: Log) -> int:
+    """The seq of the last whole line, 0 where its last file cannot be looked at from the end."""
+    segment = log.segments[-1]
+    if segment.packed:
+        return 0
+    try:
+        with segment.path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            tail = file.read()
+    except OSError:
+        return 0
+    for line in reversed(tail.split(b"\n")):
+        place = read_place(line) if line else None
+        if place is not None:
+            return place.seq
+    return 0
