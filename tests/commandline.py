@@ -20,6 +20,8 @@ from typing import Any
 
 import pyte
 
+from opsml_eventbus.journal import Line, read_journal
+
 EVENTBUS = [sys.executable, "-m", "opsml_eventbus_cli"]
 PATIENCE = 45.0  # seconds for what takes a fraction of one; the machines are shared
 
@@ -56,6 +58,11 @@ class CommandLine:
         terminal = Terminal([*EVENTBUS, *words], self.folder, {**self.env, **env}, columns, rows)
         self._running.append(terminal)
         return terminal
+
+    def recorded(self, file: str) -> list[bytes]:
+        """The canonical lines of a journal, Gaps included."""
+        path = self.folder / file
+        return [item.line for item in read_journal(path) if isinstance(item, Line)] if path.exists() else []
 
     def sockets(self) -> list[str]:
         """The names in the folder of taps."""

@@ -37,7 +37,7 @@ def test_demo_tail_record_replay_in_three_terminals(cli: CommandLine) -> None:
     assert "replayed" in replay.err
     deletions = {
         event["id"]
-        for event in map(json.loads, (cli.folder / "audit.jsonl").read_bytes().splitlines())
+        for event in map(json.loads, cli.recorded("audit.jsonl"))
         if event["data"].get("operation") == "Delete"
     }
     assert deletions
@@ -121,7 +121,7 @@ def test_unknown_members_survive_publish_tap_record_replay_tail(cli: CommandLine
     until(lambda: json.loads(cli.run("ls", "-o", "json").out).get("clients") == 2, "both")
     cli.run("publish", stdin=line)
     until(lambda: tail.out.strip() == line, "the line")
-    until(lambda: (cli.folder / "a.jsonl").read_bytes().strip() == line, "the record")
+    until(lambda: cli.recorded("a.jsonl") == [line], "the record")
     record.stop()
     cli.run("replay", "a.jsonl", "--to", "default", "--name", "again", "--speed", "max")
     stamped = line.replace(b'01Z",', b'01Z","replay":"again",', 1)
@@ -141,10 +141,11 @@ def test_hostile_strings_survive_record_and_replay_byte_for_byte(cli: CommandLin
     data = b"".join(encode_line(event) + b"\n" for event in events)
     (cli.folder / "in.jsonl").write_bytes(data)
     cli.run("record", "out.jsonl", "--from", "in.jsonl")
-    assert (cli.folder / "out.jsonl").read_bytes() == data
+    lines = data.splitlines()
+    assert cli.recorded("out.jsonl") == lines
     cli.run("replay", "out.jsonl", "--to", "again.jsonl", "--speed", "max", "--name", "r")
-    again = (cli.folder / "again.jsonl").read_bytes()
-    assert again.replace(b'"replay":"r",', b"") == data
+    assert [line.replace(b'"replay":"r",', b"") for line in cli.recorded("again.jsonl")] == lines
+    cli.run("verify", "again.jsonl")
     terminal = cli.terminal("tail", "out.jsonl", "-n", "200", columns=80)
     terminal.end()
     screen = terminal.lines
@@ -161,7 +162,7 @@ def test_hostile_strings_survive_record_and_replay_byte_for_byte(cli: CommandLin
 def test_what_serve_acknowledged_is_in_the_file(cli: CommandLine, number: int) -> None:
     serve = cli.start("serve", "--record", "a.jsonl").says("recorded to")
     cli.run("publish", stdin=b"\n".join(audit_lines(500)))
-    assert (cli.folder / "a.jsonl").read_bytes().count(b"\n") == 500
+    assert len(cli.recorded("a.jsonl")) == 500
     ended = serve.stop(number)
     assert "500 recorded" in ended.err
     assert cli.sockets() == []
@@ -278,8 +279,8 @@ def test_a_replay_into_a_recorded_bus_does_not_loop(cli: CommandLine) -> None:
     until(lambda: json.loads(cli.run("ls", "-o", "json").out).get("clients") == 2, "both recorders")
     cli.run("replay", "in.jsonl", "--to", "default", "--speed", "max")
     cli.run("publish", "audit", "username=fresh")
-    until(lambda: (cli.folder / "all.jsonl").read_bytes().count(b"\n") == 21, "all of it")
-    until(lambda: (cli.folder / "out.jsonl").read_bytes().count(b"\n") == 1, "the fresh one")
+    until(lambda: len(cli.recorded("all.jsonl")) == 21, "all of it")
+    until(lambda: len(cli.recorded("out.jsonl")) == 1, "the fresh one")
     assert "20 replayed and left out" in record.stop().err
     all_of_it.stop()
 

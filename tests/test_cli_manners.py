@@ -100,7 +100,7 @@ def test_a_record_is_never_overwritten_unasked_and_appends_behind_its_last_event
     with (cli.folder / file).open("ab") as out:
         out.write(audit_lines(1)[0].replace(b'"e0"', b'"new"') + b"\n")
     cli.run("record", "b.jsonl", "--from", file, "--append")
-    assert (cli.folder / "b.jsonl").read_bytes() == (cli.folder / file).read_bytes()
+    assert cli.recorded("b.jsonl") == (cli.folder / file).read_bytes().splitlines()
     cli.run("record", "b.jsonl", "--from", file, "--overwrite", "--op", "delete")
     assert len(cli.run("tail", "b.jsonl", "-n", "all").ids) == 5
 

@@ -51,7 +51,7 @@ def test_rows_written_while_a_tail_and_a_record_run_appear_once(cli: CommandLine
     assert [as_row(event) for event in tail.events] == [wanted(row) for row in rows[before - 1 :]]
     assert "0 lost" in tail.stop().err
     record.stop()
-    recorded = [json.loads(line) for line in (cli.folder / "audit.jsonl").read_bytes().splitlines()]
+    recorded = [json.loads(line) for line in cli.recorded("audit.jsonl")]
     assert [as_row(event) for event in recorded] == [wanted(row) for row in rows]
     # And back onto a bus, each id once.
     replayed = cli.run("replay", "audit.jsonl", "--speed", "max", "--op", "create").events
@@ -65,7 +65,7 @@ def test_a_record_of_the_table_goes_on_where_it_ended(cli: CommandLine, opsml_se
     opsml_server.work("later")
     rows = opsml_server.settle()
     cli.run("record", "audit.jsonl", "--from", opsml_server.url, "--append", "--for", "2s")
-    recorded = [json.loads(line) for line in (cli.folder / "audit.jsonl").read_bytes().splitlines()]
+    recorded = [json.loads(line) for line in cli.recorded("audit.jsonl")]
     assert [as_row(event) for event in recorded] == [wanted(row) for row in rows]
 
 
@@ -76,4 +76,4 @@ def test_the_tracking_uri_names_the_table(cli: CommandLine, opsml_server: Any) -
 
 
 def _lines(cli: CommandLine) -> int:
-    return (cli.folder / "audit.jsonl").read_bytes().count(b"\n")
+    return len(cli.recorded("audit.jsonl"))

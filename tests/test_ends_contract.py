@@ -25,6 +25,7 @@ from opsml_eventbus.endpoints.tap import serve_tap
 from opsml_eventbus.errors import UnknownEnd, Unreachable
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Record, Report, Sink, Source, Start, pump
+from opsml_eventbus.journal import Line, read_journal
 from opsml_eventbus.stages import Limited, Merged, Originals, Stamped, Tee
 
 
@@ -372,7 +373,7 @@ def batch(items: list[Event | Gap]) -> Batch:
 @asynccontextmanager
 async def file_sink(folder: Path) -> AsyncIterator[tuple[Sink, Callable[[], list[bytes]]]]:
     async with open_sink(str(folder / "out.jsonl")) as sink:
-        yield sink, lambda: (folder / "out.jsonl").read_bytes().splitlines()
+        yield sink, lambda: [item.line for item in read_journal(folder / "out.jsonl") if isinstance(item, Line)]
 
 
 @asynccontextmanager

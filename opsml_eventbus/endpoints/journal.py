@@ -8,9 +8,9 @@ does.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -20,13 +20,12 @@ from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Un
 from ..event import Event, Gap
 from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
-from ..journal import Damage, JournalReader, Line
-from ..journal.format import CONTROL_AT, CONTROL_MARK, read_place
-from ..journal.segments import Log, find_log
+from ..journal import Damage, JournalReader, Line, find_log, read_backwards
+from ..journal.format import CONTROL_AT, CONTROL_MARK
 
 POLL_SECONDS = 0.1  # how often a followed log is looked at: below what a person notices, and no load
 TORN_SECONDS = 0.25  # a last line that does not grow for so long was cut off
-TAIL_BYTES = 2 << 20  # the longest line and its place are shorter
+CHUNK = 1000  # lines looked at from the end before others have their turn
 
 
 def is_journal(path: str | Path) -> bool:
@@ -60,7 +59,7 @@ class JournalSource(Source):
         self.name = str(path)
         self._notify = notify
         try:
-            self._log = find_log(path)
+            find_log(path)
         except JournalRefused as error:
             raise UnknownEnd(self.name, error.reason) from error
         except OSError as error:
@@ -120,31 +119,26 @@ class JournalSource(Source):
             raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
 
     async def _last(self, view: _View, count: int) -> tuple[Batch, int]:
-        """The last `count` matching events with the Gaps among them, and the seq behind them.
-
-        Looked for from the end, eight times as far each time too few are found.
-        """
-        end = _last_seq(self._log)
-        span = 4 * count + 64
-        while True:
-            from_seq = max(1, end - span) if end else 1
-            kept: deque[Record] = deque()
-            events = seen = 0
-            refusals: list[Refusal] = []
-            with self._reader(from_seq, None, view) as reader:
-                while not (portion := await asyncio.to_thread(reader.read)).end:
-                    batch = view.take(portion.items, portion.passed, None)
-                    seen += batch.seen
-                    refusals += batch.refusals
-                    for record in batch.records:
-                        kept.append(record)
-                        events += record.gap is None
-                        while kept and (events > count or kept[0].gap is not None):
-                            events -= kept.popleft().gap is None
-                following = reader.next_seq
-            if events >= count or from_seq == 1:
-                return Batch(list(kept), following - 1, seen, refusals), following
-            span *= 8
+        """The last `count` matching events with the Gaps among them, and the seq behind them; read from the end."""
+        newest: list[Record] = []
+        refusals: list[Refusal] = []
+        events = seen = following = 0
+        with closing(read_backwards(self._path)) as items:
+            while chunk := await asyncio.to_thread(lambda: list(islice(items, CHUNK))):
+                for item in chunk:
+                    following = following or item.seq + 1
+                    if events == count:
+                        break
+                    one = view.take([item], 0, None)
+                    seen += one.seen
+                    refusals += one.refusals
+                    newest += one.records
+                    events += sum(record.gap is None for record in one.records)
+                if events == count:
+                    break
+        while newest and newest[-1].gap is not None and events == count:
+            newest.pop()  # a hole before the first event that is shown is not among them
+        return Batch(newest[::-1], following - 1, seen, refusals[::-1]), max(following, 1)
 
     async def _seq_of(self, id: str) -> int | None:  # noqa: A002
         """The seq of the event with this id."""
@@ -205,22 +199,3 @@ class _View:
                 after = batch.records[-1].item.id
         batch.records.append(Record(Gap.new(missed, after, "invalid", source=self._name)))
         batch.refusals.append(Refusal(place, error))
-
-
-def _last_seq(log: Log) -> int:
-    """The seq of the last whole line, 0 where its last file cannot be looked at from the end."""
-    segment = log.segments[-1]
-    if segment.packed:
-        return 0
-    try:
-        with segment.path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            tail = file.read()
-    except OSError:
-        return 0
-    for line in reversed(tail.split(b"\n")):
-        place = read_place(line) if line else None
-        if place is not None:
-            return place.seq
-    return 0

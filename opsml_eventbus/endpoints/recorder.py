@@ -7,22 +7,18 @@ undone and refused; an fsync that fails is final.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..codec import decode_line
 from ..errors import AlreadyThere, UnknownEnd, Unreachable
-from ..event import Gap
 from ..flow import Ack, Batch, Notice, Notify, Sink, no_notice
-from ..journal import Journal, JournalReader, Line, Recovery
+from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
-from ..journal.disk import Lock
 from ..journal.segments import list_log
+from ..journal.succession import peek_open
 
 Mode = Literal["create", "append", "overwrite"]
-LOOK_BACK = 256  # lines looked at for the last event, eight times as many each time none is among them
 
 
 class JournalSink(Sink):
@@ -71,19 +67,8 @@ class JournalSink(Sink):
         return Ack(len(lines), self._always, refusals)
 
     def last_id(self) -> str | None:
-        """The id of the last event in the log, to go on behind it. Call it before the first write."""
-        head = self._journal.head.seq
-        count = LOOK_BACK
-        while True:
-            found = None
-            with JournalReader(self._path, from_seq=max(1, head - count)) as reader:
-                while (portion := reader.read()) and not portion.end:
-                    for item in portion.items:
-                        if isinstance(item, Line) and not isinstance(event := decode_line(item.line), Gap):
-                            found = event.id
-            if found is not None or count >= head:
-                return found
-            count *= 8
+        """The id of the last event in the log, to go on behind it."""
+        return last_id(self._path)
 
     async def close(self) -> None:
         """Write what is queued, sync, leave a checkpoint."""
@@ -91,19 +76,13 @@ class JournalSink(Sink):
 
 
 def _remove(live: Path) -> None:
-    """Remove a log, its newest file last: a crash meanwhile leaves a log whose beginning is missing, and says so."""
-    lock = Lock(live)
-    try:
-        log = list_log(live)
-        for path in (*log.stale, *(segment.path for segment in log.segments)):
-            path.unlink()
-        folder = os.open(live.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        lock.release()
+    """Remove what stands at this name: a log with its finished files, or a plain file. Raises as `discard_log`."""
+    log = list_log(live)
+    alone = [segment.path for segment in log.segments] == [live]
+    if alone and live.is_file() and not live.is_symlink() and peek_open(log.segments[0]) is None:
+        live.unlink()
+    else:
+        discard_log(live)
 
 
 def _forward(notify: Notify, name: str) -> Callable[[JournalNotice], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .segments import Segment, find_log
 _BLOCK_BYTES = 64 << 10
 
 
-def read_backwards(path: str | Path) -> Iterator[Line | Damage]:
+def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
     """Events and Gaps, the newest first; what is no sound line as Damage, its `byte` from the beginning of its file.
 
     What stands behind the last newline is not looked at: a writer may be at it. Line numbers are not known (0).
