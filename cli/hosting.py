@@ -28,7 +28,7 @@ def socket(endpoint: str) -> Path:
     from opsml_eventbus.errors import UnknownEnd
 
     if scheme_of(endpoint) is not TAP:
-        raise UnknownEnd(endpoint, "a bus is served on a socket:", (TAP.form,))
+        raise UnknownEnd(endpoint.partition("://")[0], "a bus is served on a socket:", (TAP.form,))
     if endpoint.startswith("unix:"):
         return Path(endpoint.removeprefix("unix:"))
     folder = places.folder()

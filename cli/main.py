@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if any(name.endswith("_COMPLETE") for name in os.environ) or arguments[:1] in (
+    if "_EVENTBUS_COMPLETE" in os.environ or arguments[:1] in (
         ["--install-completion"],
         ["--show-completion"],
     ):

@@ -140,6 +140,10 @@ class Output:
             from .render import Screen
 
             return Screen(self.color)
+        if sys.stdout is not None and sys.stdout.isatty():
+            from .render import JsonScreen
+
+            return JsonScreen(self.color)
         from opsml_eventbus.endpoints.stdio import StdoutSink
 
         return StdoutSink()
@@ -147,7 +151,7 @@ class Output:
     @property
     def pretty(self) -> bool:
         """Drawn, or JSON lines?"""
-        return self.output == "pretty" or (self.output is None and sys.stdout.isatty())
+        return self.output == "pretty" or (self.output is None and sys.stdout is not None and sys.stdout.isatty())
 
 
 def _file(flag: str, text: str, metavar: str | None = None) -> Any:

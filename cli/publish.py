@@ -42,7 +42,7 @@ def publish(
     from opsml_eventbus.flow import Report, Source, pump
 
     notes = output.notes()
-    if not words and sys.stdin.isatty():
+    if not words and (sys.stdin is None or sys.stdin.isatty()):
         raise typer.BadParameter("name a type, or pipe lines into it", param_hint="TYPE")
     report = Report()
     target = to or places.endpoint()

@@ -23,8 +23,9 @@ from opsml_eventbus.errors import Broken, InvalidEvent, ReaderGone
 from opsml_eventbus.event import Event, Gap, Payload, Priority, payload_fields
 from opsml_eventbus.flow import Ack, Batch, Record, Sink
 
-from .terminal import console, safe
+from .terminal import console, safe, safe_json
 
+DRAWN = 50  # events drawn at once
 MAX_VALUE = 400  # characters of one value on the screen; the line is cut at the terminal's edge anyway
 
 STATUS_STYLES = {"Success": "green", "Failed": "bold red", "Denied": "bold magenta"}
@@ -51,9 +52,11 @@ class Screen(Sink):
 
     async def write(self, batch: Batch) -> Ack:
         """Draw a batch. A terminal that is stopped (Ctrl-S) holds this pump up, never the bus."""
-        lines = [line for record in batch.records for line in self._painter.paint(record)]
-        text = self.draw(lines).encode("utf-8", "backslashreplace")
-        await asyncio.to_thread(self._write, text)
+        # Some at a time: drawing a thousand events at once would hold everything else up for half a second.
+        for at in range(0, len(batch.records), DRAWN):
+            lines = [line for record in batch.records[at : at + DRAWN] for line in self._painter.paint(record)]
+            text = self.draw(lines).encode("utf-8", "backslashreplace")
+            await asyncio.to_thread(self._write, text)
         return Ack(len(batch.records))
 
     def draw(self, lines: Iterable[Text]) -> str:
@@ -75,6 +78,17 @@ class Screen(Sink):
             raise ReaderGone(self.name, "the reader has gone") from None
         except OSError as error:
             raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+
+
+class JsonScreen(Screen):
+    """JSON lines on a terminal: the same JSON, hidden code points escaped."""
+
+    async def write(self, batch: Batch) -> Ack:
+        """As lines."""
+        lines, refusals = batch.encode()
+        text = "".join(f"{safe_json(line.decode())}\n" for line in lines)
+        await asyncio.to_thread(self._write, text.encode())
+        return Ack(len(lines), refusals=refusals)
 
 
 class Painter:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from opsml_eventbus.flow import Batch, Notice, Report
+    from opsml_eventbus.flow import Ack, Batch, Notice, Report
 
     from .terminal import Notes
 
@@ -119,6 +119,8 @@ class Watch:
         if title and notes.lively:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+            from .terminal import safe
+
             bar = [BarColumn(), TimeRemainingColumn()] if total else [TimeElapsedColumn()]
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -128,11 +130,11 @@ class Watch:
                 transient=True,
             )
             self._progress.start()
-            self._task = self._progress.add_task(title, total=total, figures="")
+            self._task = self._progress.add_task(safe(title), total=total, figures="")
 
-    def __call__(self, batch: Batch, report: Report) -> None:
+    def __call__(self, batch: Batch, ack: Ack, report: Report) -> None:
         """After each batch."""
-        for refusal in batch.refusals:
+        for refusal in (*batch.refusals, *ack.refusals):
             self._refused += 1
             if self._refused <= SHOWN_REFUSALS:
                 self._notes.warn(f"{refusal.place}: {refusal.error}")

@@ -46,7 +46,8 @@ def tail(
         # Nothing that is still to come can be before a moment that has passed.
         left = (bounds[1] - time.time_ns()) / 1e9
         follow = False if left <= 0 else follow
-        seconds = min(max(left, 0.0), seconds) if seconds is not None else max(left, 0.0) or None
+        if left > 0:
+            seconds = left if seconds is None else min(left, seconds)
     report = Report()
     sink = output.sink()
 

@@ -27,6 +27,18 @@ def safe(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: _visible(match[0]), text)
 
 
+def safe_json(line: str) -> str:
+    """A JSON line that says the same with every hidden code point as JSON's own escape."""
+    if line.isprintable():
+        return line
+    return _UNPRINTABLE.sub(lambda match: match[0] if _visible(match[0]) == match[0] else _escape(match[0]), line)
+
+
+def _escape(character: str) -> str:
+    data = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{data[at]:02x}{data[at + 1]:02x}" for at in range(0, len(data), 2))
+
+
 @lru_cache(maxsize=4096)
 def _visible(character: str) -> str:
     if unicodedata.category(character) not in HIDDEN:

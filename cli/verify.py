@@ -41,7 +41,7 @@ def verify(
         raise UnknownEnd(file, error.reason) from error
     except OSError as error:
         raise Unreachable(file, (error.strerror or str(error)).lower()) from error
-    if output.output == "json" or (output.output is None and not sys.stdout.isatty()):
+    if output.output == "json" or (output.output is None and not output.pretty):
         import msgspec
 
         sys.stdout.write(msgspec.json.encode(report.as_dict()).decode() + "\n")

@@ -141,20 +141,43 @@ def format_time(time: int) -> str:
     return f"{_second_text(second)}.{time % 1_000_000_000:09d}Z"
 
 
+def _check_envelope(event: Event) -> None:
+    """Refuse what no reader would take back. Building an Event checks nothing."""
+    for name in ("id", "source", "type"):
+        value = getattr(event, name)
+        if not isinstance(value, str) or not value:
+            raise Unencodable(f"{value!r:.40} is no text", name)
+    if event.replay is not None and not isinstance(event.replay, str):
+        raise Unencodable(f"{event.replay!r:.40} is no text", "replay")
+    if not isinstance(event.time, int):
+        raise Unencodable(f"{event.time!r:.40} is no number of nanoseconds", "time")
+    if not isinstance(event.priority, Priority):
+        raise Unencodable(f"{event.priority!r:.40} is no Priority", "priority")
+    if len(event.id) > MAX_ID_BYTES or len(event.id.encode("utf-8", "replace")) > MAX_ID_BYTES:
+        raise Unencodable(f"an id has 1 to {MAX_ID_BYTES} bytes", "id")
+
+
 def _encode_event(event: Event) -> bytes:
     id, source, content = event.id, event.source, event.content  # noqa: A001 - the member's name on the wire
+    priority, time = event.priority, event.time
+    if not (
+        type(id) is type(source) is type(event.type) is str
+        and id
+        and source
+        and event.type
+        and len(id) <= MAX_ID_BYTES // 4
+        and type(time) is int
+        and type(priority) is Priority
+        and (event.replay is None or type(event.replay) is str)
+    ):
+        _check_envelope(event)
     raw = _encode_payload(event.type, content) if isinstance(content, Payload) else encode_data(event.type, content)
-    if not id or (len(id) > MAX_ID_BYTES // 4 and len(id.encode("utf-8", "replace")) > MAX_ID_BYTES):
-        raise Unencodable(f"an id has 1 to {MAX_ID_BYTES} bytes", "id")
-    if not source:
-        raise Unencodable("a source is not empty", "source")
-    priority = event.priority
     envelope = _Envelope(
         "1.0",
         id,
         source,
         event.type,
-        format_time(event.time),
+        format_time(time),
         _UNSET if priority is _NORMAL else _PRIORITY_NAMES[priority],
         _UNSET if event.replay is None else event.replay,
     )
@@ -171,8 +194,11 @@ def _encode_event(event: Event) -> bytes:
 
 def _encode_gap(gap: Gap) -> bytes:
     envelope = _Envelope("1.0", gap.id, gap.source, GAP_TYPE, format_time(gap.time))
-    envelope.data = msgspec.Raw(_encode(_GapData(gap.missed, gap.after, gap.reason)))
-    return _encode(envelope)
+    try:
+        envelope.data = msgspec.Raw(_encode(_GapData(gap.missed, gap.after, gap.reason)))
+        return _encode(envelope)
+    except UnicodeEncodeError as error:
+        raise Unencodable("a lone surrogate", "envelope") from error
 
 
 def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
@@ -419,7 +445,7 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         and text[17:19] != "60"  # a leap second is rewritten
         and _CANONICAL_FRACTION.fullmatch(text, 19) is not None
         and _encode(envelope) == line
-        and not (foreign and msgspec.json.format(raw, indent=-1) != raw)
+        and not (foreign and raw and msgspec.json.format(raw, indent=-1) != raw)
     )
     if not canonical and raw:
         raw = msgspec.json.format(raw, indent=-1)
@@ -427,6 +453,8 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         return _to_gap(id, source, time, raw, line if canonical else None)
     extensions = b"" if canonical else _extensions(line)
     event = Event(id, source, type, time, _JsonData(raw), priority, replay, extensions, line if canonical else None)
+    if foreign and not raw and payload_type(type) is not None:
+        raise InvalidEvent("missing", "data")
     if foreign:
         event.data  # noqa: B018 - validates; a foreign event of a known type must fit it before it goes any further
     return event

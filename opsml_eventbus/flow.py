@@ -104,15 +104,16 @@ class Batch:
         """Every record's line. An event that cannot be written stands as a Gap: it costs itself, never the batch."""
         lines: list[bytes] = []
         refusals: list[Refusal] = []
-        for index, record in enumerate(self.records):
+        written: Record | None = None  # the last event that could be
+        for record in self.records:
             try:
                 lines.append(record.line)
+                if record.gap is None:
+                    written = record
             except InvalidEvent as error:
-                event = record.item
-                before = self.records[index - 1].item if index else None
-                gap = Gap.new(1, before.id if isinstance(before, Event) else None, "invalid", source=event.source)
-                lines.append(encode_line(gap))
-                refusals.append(Refusal(f"event {event.id}", error))
+                # Nothing of the refused event goes into the Gap: that may be what could not be written.
+                lines.append(encode_line(Gap.new(1, None if written is None else written.item.id, "invalid")))
+                refusals.append(Refusal(f"event {record.item.id!s:.256}", error))
         return lines, refusals
 
 
@@ -256,6 +257,7 @@ class Report:
         """Count a batch that was acknowledged."""
         self.seen += batch.seen
         self.refused += len(batch.refusals) + len(ack.refusals)
+        self.gaps += len(ack.refusals)
         self.lost += len(ack.refusals)
         self.shown -= len(ack.refusals)
         for record in batch.records:
@@ -277,7 +279,7 @@ async def pump(
     where: Filter | None = None,
     start: Start = Start(),
     report: Report | None = None,
-    watch: Callable[[Batch, Report], None] | None = None,
+    watch: Callable[[Batch, Ack, Report], None] | None = None,
 ) -> Report:
     """Move everything from `source` to `sink` until the source ends; commit only what the sink acknowledged.
 
@@ -294,7 +296,7 @@ async def pump(
                 await source.commit(batch.position)
             report.add(batch, ack)
             if watch is not None:
-                watch(batch, report)
+                watch(batch, ack, report)
     finally:
         # An abandoned generator would be closed by the garbage collector, at a time of its choosing.
         await stream.aclose()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 import msgspec
@@ -27,7 +28,8 @@ _MARKS = bytes(
     0x30 if 0x30 <= byte <= 0x39 else 0x7B if byte in b"[{" else 0x55 if byte > 0x7F else 0x20 for byte in range(256)
 )
 _LONG_NUMBER = b"0" * 19  # 2**63 has nineteen digits
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# A string that does not end is one token too: tried anew from each of its quotes, it would cost its length squared.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
 
 
 def suspicious(line: bytes) -> bool:
@@ -73,8 +75,7 @@ def scrutinise(line: bytes, *, duplicates: bool = False) -> None:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if duplicates and len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise MalformedLine(f"the key {twice[:64]!r} stands twice")
         return found
 

@@ -62,12 +62,21 @@ class Limited(Stage):
                     if record.gap is None:
                         self._left -= 1
                         if self._left == 0:
-                            # The position would commit events that nobody gets.
-                            cut = len(batch.records) - index - 1
-                            position = batch.position if cut == 0 else None
-                            yield Batch(batch.records[: index + 1], position, batch.seen - cut, batch.refusals)
+                            yield _first(batch, index + 1)
                             return
                 yield batch
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """The first `count` records of a batch, and what goes with them. Its position would commit what nobody gets."""
+    kept, cut = batch.records[:count], batch.records[count:]
+    invalid = sum(gap.reason == "invalid" for record in kept if (gap := record.gap) is not None)
+    position = batch.position if not cut else kept[-1].position
+    return Batch(kept, position, batch.seen - _events(cut), batch.refusals[:invalid])
+
+
+def _events(records: Sequence[Record]) -> int:
+    return sum(record.gap is None for record in records)
 
 
 class Originals(Stage):
@@ -150,8 +159,8 @@ class Paced(Stage):
                         if wait > 0:
                             if ready:
                                 # What is due goes out before we wait for what is not.
-                                yield Batch(ready, ready[-1].position, len(ready))
-                                batch.seen -= len(ready)
+                                yield Batch(ready, ready[-1].position, _events(ready))
+                                batch.seen -= _events(ready)
                                 ready = []
                             if wait > LONG_WAIT:
                                 self._notify(Notice("pause", self.name, f"{wait / 1e9:.0f}"))
@@ -184,10 +193,10 @@ class Merged(Source):
                     await arrivals.put(batch)
 
         tasks = [asyncio.create_task(forward(source)) for source in self._sources]
-        everything = asyncio.gather(*tasks)
+        everything = asyncio.gather(*tasks)  # done at the first error
         everything.add_done_callback(lambda _: _wake(arrivals))
         try:
-            while not (everything.done() and arrivals.empty()):
+            while not (everything.done() and (arrivals.empty() or everything.exception() is not None)):
                 arrival = await arrivals.get()
                 if arrival is not None:
                     yield arrival

@@ -469,3 +469,57 @@ def test_a_text_that_comes_back_is_one_that_the_exact_look_lets_pass(text: str) 
         scrutiny.scrutinise(text.encode(), duplicates=True)
     finally:
         scrutiny._comes_back = quick
+
+
+# ── what was found by reading, and must stay found ───────────────────────────────────────────────────────────────
+
+
+def test_a_canonical_line_without_data_may_be_foreign_too() -> None:
+    bare = b'{"specversion":"1.0","id":"1","source":"s","type":"ping","time":"2026-01-01T00:00:00.000000000Z"}'
+    assert encode_line(decode_line(bare, foreign=True)) == bare
+    with pytest.raises(InvalidEvent, match="data: missing"):
+        decode_line(bare.replace(b"ping", b"space_name"), foreign=True)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b'{"a":"' + b'\\"' * 200_000 + b"[" * 200,
+        b"{" + b'"a":1,' * 100_000 + b'"b":2}',
+        b"{" + b",".join(b'"k%d":1' % n for n in range(100_000)) + b',"k0":1}',
+    ],
+)
+@pytest.mark.timeout(20)
+def test_no_line_costs_more_than_its_length(hostile: bytes) -> None:
+    with pytest.raises(MalformedLine):
+        decode_line(hostile, foreign=True)
+
+
+@pytest.mark.parametrize(
+    ("members", "place"),
+    [
+        ({"id": 7}, "id"),
+        ({"id": ""}, "id"),
+        ({"id": "é" * 129}, "id"),
+        ({"source": 5}, "source"),
+        ({"source": ""}, "source"),
+        ({"source": "\ud800"}, "envelope"),
+        ({"type": ""}, "type"),
+        ({"time": 1.5}, "time"),
+        ({"priority": 1}, "priority"),
+        ({"replay": 5}, "replay"),
+    ],
+)
+def test_an_envelope_that_no_reader_would_take_back_is_not_written(members: dict[str, Any], place: str) -> None:
+    event = Event(**{"id": "1", "source": "s", "type": "made.up", "time": 0, "content": {}, **members})
+    with pytest.raises(Unencodable) as refused:
+        encode_line(event)
+    assert refused.value.place == place
+    from opsml_eventbus.flow import Batch, Record
+
+    good = Event("good", "s", "made.up", 0, {})
+    lines, refusals = Batch([Record(good), Record(event), Record(good)]).encode()
+    assert len(refusals) == 1
+    gap = decode_line(lines[1])
+    assert isinstance(gap, Gap)
+    assert gap.after == "good"

@@ -140,6 +140,12 @@ def scheme_of(text: str) -> Scheme:
     raise UnknownEnd(text, "neither a path nor a name (letters, digits, - and _)")
 
 
+def _named(text: str) -> str:
+    """An end as an error names it: what follows `scheme://` may hold a password."""
+    scheme, separator, _ = text.partition("://")
+    return f"{scheme}://…" if separator else text
+
+
 def open_source(text: str = "", **context: Any) -> Source:
     """The source a text means, to be used with `async with`. Context: see Context.
 
@@ -147,7 +153,7 @@ def open_source(text: str = "", **context: Any) -> Source:
     """
     scheme = scheme_of(text)
     if scheme.source is None:
-        raise UnknownEnd(text, "can be written to, not read from")
+        raise UnknownEnd(_named(text), "can be written to, not read from")
     return scheme.source(text or DEFAULT_NAME, Context(**context))
 
 
@@ -158,5 +164,5 @@ def open_sink(text: str = "", **context: Any) -> Sink:
     """
     scheme = scheme_of(text)
     if scheme.sink is None:
-        raise UnknownEnd(text, "can be read, not written to")
+        raise UnknownEnd(_named(text), "can be read, not written to")
     return scheme.sink(text or DEFAULT_NAME, Context(**context))

@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import stat
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from aiofiles.threadpool import wrap
 
 from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
-from ..errors import Broken, InvalidEvent, MalformedLine, UnknownEnd, Unreachable
-from ..event import CONTROL_PREFIX, Event, Gap
+from ..errors import Broken, InvalidEvent, MalformedLine, Refused, UnknownEnd, Unreachable
+from ..event import CONTROL_PREFIX, OWN_PREFIX, Event, Gap
 from ..filter import Filter
 from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
 
@@ -50,11 +51,7 @@ class FileSource(Source):
         self._compressed = self._path.suffix == ".gz"
         if self._path.suffix == ".zst":
             raise UnknownEnd(self.name, "zstd files are not read yet; `zstd -d` makes it a file that is")
-        try:
-            with self._path.open("rb"):
-                pass
-        except OSError as error:
-            raise Unreachable(self.name, _reason(error)) from error
+        self._open().close()  # an error is told now, not when reading begins
 
     @property
     def finite(self) -> bool:
@@ -64,97 +61,43 @@ class FileSource(Source):
     async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """See Source. Positions are byte offsets behind the last record."""
         reader = _Reader(self.name, where, start, self._foreign)
-        if isinstance(start.position, int):
-            reader.begin_at(start.position)
-        elif start.after is not None:
-            found = await self._offset_after(start.after)
-            if found is None:
-                gap = Gap.new(None, start.after, "disconnect", source=self.name)
-                yield Batch([Record(gap)])
-            else:
-                reader.begin_at(found)
-        forward = self._forward(reader)
-        if isinstance(start.last, int) and start.after is None and start.position is None:
-            if self._compressed:
-                forward = _last_of(forward, start.last)
-            else:
-                reader.begin_at(await self._offset_of_last(reader, start.last))
-        async with aclosing(forward):
-            async for batch in forward:
-                yield batch
-        if start.follow and not self._compressed:
-            async with aclosing(self._follow(reader)) as stream:
+        try:
+            async with aclosing(self._stream(reader, start)) as stream:
                 async for batch in stream:
                     yield batch
-        elif (rest := reader.end()) is not None:
-            yield rest
-
-    async def _forward(self, reader: _Reader) -> AsyncGenerator[Batch, None]:
-        """From the reader's offset to the end of the file as it is now."""
-        try:
-            async with aclosing(_chunks(self._path, reader.offset, compressed=self._compressed)) as chunks:
-                async for chunk in chunks:
-                    for batch in reader.feed(chunk):
-                        yield batch
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            yield reader.torn(f"the compressed data ends or breaks here ({error})")
         except OSError as error:
             raise Broken(self.name, _reason(error)) from error
 
-    async def _offset_of_last(self, reader: _Reader, count: int) -> int:
-        """Where the last `count` matching events begin, found from the end, block by block."""
-        with _opened(self._path) as handle:
-            end = (await asyncio.to_thread(os.fstat, handle.fileno())).st_size
-            tail = b""  # the beginning of a block belongs to a line that starts in the block before it
-            while end > 0:
-                start = max(0, end - CHUNK_BYTES)
-                await handle.seek(start)
-                block = await handle.read(end - start) + tail
-                head = block.find(b"\n") + 1 if start else 0
-                if start and not head and len(block) > 2 * MAX_EVENT_BYTES:
-                    block = block[-2 * MAX_EVENT_BYTES :]  # a line that is too long anyway
-                tail, body = (block[:head], block[head:]) if head or not start else (block, b"")
-                offset = start + head + len(body)
-                for line in reversed(body.split(b"\n")):
-                    offset -= len(line)
-                    if count == 0:
-                        return offset  # behind the last newline: a line that has begun is new
-                    if line and reader.counts(line):
-                        count -= 1
-                        if count == 0:
-                            return offset
-                    offset -= 1
-                end = start
-        return 0
-
-    async def _offset_after(self, id: str) -> int | None:  # noqa: A002
-        """The offset behind the line of the event with this id."""
-        splitter = LineSplitter()
-        offset = 0
-        wanted = id.encode()
-        async with aclosing(_chunks(self._path, 0, compressed=self._compressed)) as chunks:
-            async for chunk in chunks:
-                for line in splitter.feed(chunk):
-                    if isinstance(line, MalformedLine):
-                        offset += line.length + 1
-                        continue
-                    offset += len(line) + 1
-                    if wanted in line or b"\\" in line:
-                        with suppress(InvalidEvent):
-                            if decode_line(line).id == id:
-                                return offset
-        return None
-
-    async def _follow(self, reader: _Reader) -> AsyncGenerator[Batch, None]:
-        """What is written from now on, through renames and truncations, until cancelled."""
-        file = self._path.open("rb")
-        missing = False
+    async def _stream(self, reader: _Reader, start: Start) -> AsyncGenerator[Batch, None]:
+        # One open file from the first look to the last: between two openings it could have been rotated away.
+        file = self._open()
         try:
-            handle = wrap(file)
-            await handle.seek(reader.read)
+            if isinstance(start.position, int):
+                reader.begin_at(start.position)
+            elif start.after is not None:
+                found = await self._offset_after(file, start.after)
+                if found is None:
+                    yield Batch([Record(Gap.new(None, start.after, "disconnect", source=self.name))])
+                else:
+                    reader.begin_at(found)
+            forward = self._forward(file, reader)
+            if isinstance(start.last, int) and start.after is None and start.position is None:
+                if self._compressed:
+                    forward = _last_of(forward, start.last)
+                else:
+                    reader.begin_at(await self._offset_of_last(file, reader, start.last))
+            async with aclosing(forward):
+                async for batch in forward:
+                    yield batch
+            if not start.follow or self._compressed:
+                rest = reader.end()
+                if rest is not None and start.last != 0:
+                    yield rest
+                return
+            missing = False
             while True:
-                while chunk := await handle.read(CHUNK_BYTES):
-                    for batch in reader.feed(chunk):
+                async with aclosing(self._forward(file, reader)) as more:
+                    async for batch in more:
                         yield batch
                 state = _identity(self._path)
                 opened = os.fstat(file.fileno())
@@ -164,22 +107,21 @@ class FileSource(Source):
                         self._notify(Notice("moved", self.name, "the file is gone; waiting for it to come back"))
                 elif state != (opened.st_dev, opened.st_ino):
                     # Written between our last read and the rename: read it before we let go.
-                    while chunk := await handle.read(CHUNK_BYTES):
-                        for batch in reader.feed(chunk):
+                    async with aclosing(self._forward(file, reader)) as more:
+                        async for batch in more:
                             yield batch
                     if (rest := reader.end()) is not None:
                         yield rest
-                    with suppress(FileNotFoundError):  # gone again already
-                        successor = self._path.open("rb")
+                    with suppress(FileNotFoundError, Unreachable):  # gone again already
+                        successor = self._open()
                         file.close()
-                        file, handle = successor, wrap(successor)
+                        file = successor
                         reader.restart()
                         missing = False
                         self._notify(Notice("moved", self.name, "another file took its name; reading on in that one"))
                     continue
                 elif opened.st_size < reader.read:
                     self._notify(Notice("moved", self.name, "the file was cut; reading on from its beginning"))
-                    await handle.seek(0)
                     last = reader.last_id
                     reader.restart()
                     yield Batch([Record(Gap.new(None, last, "source", source=self.name))])
@@ -187,6 +129,74 @@ class FileSource(Source):
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             file.close()
+
+    def _open(self) -> BinaryIO:
+        """The file. Opening and closing block, for a moment: in a thread, either could be cancelled half way."""
+        try:
+            # A FIFO would block until somebody writes to it.
+            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unreachable(self.name, _reason(error)) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise Refused(self.name, "not a regular file; what comes through a pipe is read as -")
+        return open(fd, "rb")  # noqa: PTH123 - a descriptor
+
+    async def _forward(self, file: BinaryIO, reader: _Reader) -> AsyncGenerator[Batch, None]:
+        """From the reader's place to the end of the file as it is now."""
+        try:
+            async with aclosing(_chunks(file, reader.read, compressed=self._compressed)) as chunks:
+                async for chunk in chunks:
+                    for batch in reader.feed(chunk):
+                        yield batch
+        except _BROKEN as error:
+            yield reader.torn(f"the compressed data ends or breaks here ({error})")
+
+    async def _offset_of_last(self, file: BinaryIO, reader: _Reader, count: int) -> int:
+        """Where the last `count` matching events begin, found from the end, block by block."""
+        handle = wrap(file)
+        end = os.fstat(file.fileno()).st_size
+        tail = b""  # the beginning of a block belongs to a line that starts in the block before it
+        while end > 0:
+            start = max(0, end - CHUNK_BYTES)
+            await handle.seek(start)
+            block = await handle.read(end - start) + tail
+            head = block.find(b"\n") + 1 if start else 0
+            end = start
+            if start and not head:
+                tail = block[-2 * MAX_EVENT_BYTES :] if len(block) > 2 * MAX_EVENT_BYTES else block
+                continue
+            tail, body = block[:head], block[head:]
+            offset = start + head + len(body)
+            for line in reversed(body.split(b"\n")):
+                offset -= len(line)
+                if count == 0:
+                    return offset  # behind the last newline: a line that has begun is new
+                if line and reader.counts(line):
+                    count -= 1
+                    if count == 0:
+                        return offset
+                offset -= 1
+        return 0
+
+    async def _offset_after(self, file: BinaryIO, id: str) -> int | None:  # noqa: A002
+        """The offset behind the line of the event with this id."""
+        splitter = LineSplitter()
+        offset = 0
+        wanted = id.encode()
+        with suppress(*_BROKEN):  # said when it is read
+            async with aclosing(_chunks(file, 0, compressed=self._compressed)) as chunks:
+                async for chunk in chunks:
+                    for line in splitter.feed(chunk):
+                        if isinstance(line, MalformedLine):
+                            offset += line.length + 1
+                            continue
+                        offset += len(line) + 1
+                        if wanted in line or b"\\" in line:
+                            with suppress(InvalidEvent):
+                                if decode_line(line).id == id:
+                                    return offset
+        return None
 
 
 class _Reader:
@@ -211,8 +221,10 @@ class _Reader:
     def counts(self, line: bytes) -> bool:
         """Is this line an event that passes?"""
         batch = Batch([])
+        last = self.last_id  # looking ahead is not reading
         with suppress(InvalidEvent):
             self._look_at(line, batch)
+        self.last_id = last
         return bool(batch.records) and batch.records[0].gap is None
 
     @property
@@ -272,6 +284,7 @@ class _Reader:
             return
         try:
             item = decode_line(line, foreign=self._foreign)
+            _refuse_own(item)
         except InvalidEvent as error:
             self._refuse(error, batch)
             return
@@ -317,26 +330,29 @@ async def _last_of(stream: AsyncGenerator[Batch, None], count: int) -> AsyncGene
     yield last
 
 
-async def _chunks(path: Path, offset: int, *, compressed: bool) -> AsyncGenerator[bytes, None]:
+# A compressed file that is cut off, or no such file at all.
+_BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+async def _chunks(file: BinaryIO, offset: int, *, compressed: bool) -> AsyncGenerator[bytes, None]:
     """A file's bytes from `offset` to its end, unpacked. Raises OSError, EOFError, zlib.error."""
     if not compressed:
-        with _opened(path) as handle:
-            await handle.seek(offset)
-            while chunk := await handle.read(CHUNK_BYTES):
-                yield chunk
+        handle = wrap(file)
+        await handle.seek(offset)
+        while chunk := await handle.read(CHUNK_BYTES):
+            yield chunk
         return
-    with await asyncio.to_thread(gzip.open, path, "rb") as archive:
+    file.seek(0)
+    with gzip.GzipFile(fileobj=file, mode="rb") as archive:
         await asyncio.to_thread(archive.seek, offset)
         while chunk := await asyncio.to_thread(archive.read, CHUNK_BYTES):
             yield chunk
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A file whose reads do not block the loop. Opening and closing it do, for a moment: in a thread, either could be
-    cancelled half way, and would leave a file that nobody closes."""
-    with path.open("rb") as file:
-        yield wrap(file)
+def _refuse_own(item: Event | Gap) -> None:
+    """A type of the bus's own that is neither a Gap nor a journal's record could not be published again."""
+    if item.type.startswith(OWN_PREFIX) and isinstance(item, Event) and not item.type.startswith(CONTROL_PREFIX):
+        raise InvalidEvent(f"{item.type!r} is a type of the bus's own", "type")
 
 
 def _one_log(path: Path) -> Path:

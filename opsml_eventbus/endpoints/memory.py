@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
 
 from ..bus import EventBus
-from ..errors import Broken, BusClosed, EventError
+from ..errors import Broken, BusClosed
 from ..event import Event, Gap
 from ..filter import Filter
 from ..flow import MAX_BATCH, Ack, Batch, Record, Report, Sink, Source, Start, pump
@@ -90,6 +89,11 @@ class BusSource(Source):
             ]
             yield Batch(records, received, events)
 
+    @property
+    def waiting(self) -> int:
+        """Events published since this source was made and not yet read."""
+        return self._subscription.unread
+
     async def close(self) -> None:
         """Leave the bus."""
         self._subscription.close()
@@ -110,12 +114,15 @@ class Recording:
         self._bus = bus
         self._sink = sink
         self._report = report
-        self._error: EventError | None = None
+        self._error: Exception | None = None
         self._recorded = 0
         self._moved = asyncio.Event()
 
     async def confirm(self) -> None:
-        """Wait until everything that is on the bus now has been acknowledged by the sink. Raises what ended it."""
+        """Wait until everything that is on the bus now has been acknowledged by the sink. Raises what ended it.
+
+        An event that the file refused is acknowledged as the Gap that stands for it.
+        """
         goal = self._bus.statistics().published - self._began
         while self._recorded < goal:
             if self._task.done():
@@ -123,8 +130,9 @@ class Recording:
             await self._moved.wait()
 
     async def __aenter__(self) -> Self:
-        self._began = self._bus.statistics().published
         self._source = BusSource(self._bus, overflow="block")
+        # What is published between the two lines is counted by the subscription too.
+        self._began = self._bus.statistics().published - self._source.waiting
         parent = asyncio.current_task()
         assert parent is not None
         self._parent = parent
@@ -134,14 +142,14 @@ class Recording:
     async def _run(self) -> None:
         try:
             await pump(self._source, self._sink, report=self._report, watch=self._on_batch)
-        except EventError as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends it, nothing may go on as if it were recorded
             self._error = error
             await self._source.close()  # senders must not wait for a reader that is dead
             self._parent.cancel()
         finally:
             self._wake()
 
-    def _on_batch(self, batch: Batch, _report: Report) -> None:
+    def _on_batch(self, batch: Batch, _ack: Ack, _report: Report) -> None:
         position = batch.position
         assert isinstance(position, int)
         self._recorded = position
@@ -155,10 +163,19 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bus.close()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        await self._source.close()
-        await self._sink.close()
+        cancelled = False
+        try:
+            while not self._task.done():
+                # Cancelled while the rest is written: it is written first.
+                try:
+                    await asyncio.shield(self._task)
+                except asyncio.CancelledError:
+                    cancelled = not self._task.cancelled()
+        finally:
+            await self._source.close()
+            await self._sink.close()
         if self._error is not None:
             self._parent.uncancel()
             raise self._error from None
+        if cancelled:
+            raise asyncio.CancelledError

@@ -7,6 +7,7 @@ undone and refused; an fsync that fails is final.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -63,7 +64,16 @@ class JournalSink(Sink):
     async def write(self, batch: Batch) -> Ack:
         """See Sink. Raises WriteRefused (this batch is not in the file), JournalFailed (nothing more is written)."""
         lines, refusals = batch.encode()
-        await self._journal.append(lines)
+        work = asyncio.ensure_future(self._journal.append(lines))
+        cancelled = False
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                cancelled = True  # it is written all the same: so it is waited for, and counted
+        work.result()
+        if cancelled and (task := asyncio.current_task()) is not None:
+            task.cancel()  # felt at the next wait, when the batch has been acknowledged
         return Ack(len(lines), self._always, refusals)
 
     def last_id(self) -> str | None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
+import time
 from collections.abc import AsyncGenerator, Callable
 
-from ..codec import LineSplitter, decode_line
+from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
 from ..errors import Broken, InvalidEvent, MalformedLine, ReaderGone
 from ..event import CONTROL_PREFIX, OWN_PREFIX, Event, Gap
 from ..filter import Filter
-from ..flow import Ack, Batch, Record, Refusal, Sink, Source, Start
+from ..flow import MAX_BATCH, Ack, Batch, Record, Refusal, Sink, Source, Start
 
 CHUNK_BYTES = 256 * 1024
+END_SECONDS = 1.0  # for a reader to take the rest of a line when we are told to stop
 PIPE_BYTES = 4096  # PIPE_BUF: what a pipe that says it is writable takes without blocking
 
 
@@ -70,6 +73,9 @@ class StdinSource(Source):
                     if not start.admits(item) or (where is not None and not where.matches(item)):
                         continue
                 batch.records.append(Record(item, item.line))
+                if len(batch.records) >= MAX_BATCH:
+                    yield batch
+                    batch = Batch([])
             if batch.seen or batch.records:
                 yield batch
             if not chunk:
@@ -93,6 +99,7 @@ class StdoutSink(Sink):
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
         mode = os.fstat(fd).st_mode
+        self._begun = False  # a line has been written in part
         self._fifo = stat.S_ISFIFO(mode)
         self._waits = self._fifo or stat.S_ISSOCK(mode)
 
@@ -100,17 +107,34 @@ class StdoutSink(Sink):
         """See Sink."""
         lines, refusals = batch.encode()
         view = memoryview(b"\n".join((*lines, b"")))
-        loop = asyncio.get_running_loop()
         try:
             while view:
                 if self._waits:
-                    await _ready(loop.add_writer, loop.remove_writer, self._fd)
-                view = view[os.write(self._fd, view[:PIPE_BYTES] if self._waits else view) :]
+                    await self._writable(view)
+                written = os.write(self._fd, view[:PIPE_BYTES] if self._waits else view)
+                self._begun = view[written - 1] != 0x0A
+                view = view[written:]
         except BrokenPipeError:
             raise ReaderGone(self.name, "the reader has gone") from None
         except OSError as error:
             raise Broken(self.name, (error.strerror or str(error)).lower()) from error
         return Ack(len(lines), refusals=refusals)
+
+    async def _writable(self, rest: memoryview) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await _ready(loop.add_writer, loop.remove_writer, self._fd)
+        except asyncio.CancelledError:
+            self._end_line(rest)
+            raise
+
+    def _end_line(self, rest: memoryview) -> None:
+        """Cancelled within a line: whoever reads gets it whole, if it is read within a second."""
+        if self._begun:
+            line = bytes(rest[: bytes(rest[: 2 * MAX_EVENT_BYTES]).find(b"\n") + 1])
+            deadline = time.monotonic() + END_SECONDS
+            while line and (left := deadline - time.monotonic()) > 0 and select.select([], [self._fd], [], left)[1]:
+                line = line[os.write(self._fd, line[:PIPE_BYTES]) :]
 
     async def gone(self) -> None:
         """Return when the reader has gone; where that cannot be noticed, never."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -55,6 +56,12 @@ class TapSource(Source):
         self._followers: dict[Path, asyncio.Task[None]] = {}
         self._conversations: set[Conversation] = set()
         self._connects = 0
+
+    async def __aenter__(self) -> Self:
+        """Raises Unreachable where no bus is there and none is waited for: before a sink is opened for nothing."""
+        if not self._wait and not self._target.live():
+            raise Unreachable(self.name, "no bus there")
+        return self
 
     async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """See Source. A stream that follows ends when `start.until` has passed, else never.
