@@ -200,6 +200,41 @@ def test_no_color_is_obeyed(cli: CommandLine, file: str) -> None:
     assert b"\x1b[3" in cli.run("tail", file, "-o", "pretty", "--color", "always").out
 
 
+def test_json_on_a_terminal_is_harmless_and_the_same(cli: CommandLine) -> None:
+    import json
+
+    line = audit_lines(1, username="\x9b2J\x7f\u202e\U000e0041")[0]
+    (cli.folder / "h.jsonl").write_bytes(line + b"\n")
+    terminal = cli.terminal("tail", "h.jsonl", "-o", "json", "-q", columns=2000)
+    terminal.end()
+    assert json.loads(terminal.raw) == json.loads(line)
+    assert "\\u202e" in terminal.raw.decode()
+    assert not any(character in terminal.raw.decode() for character in "\x9b\x7f\u202e\U000e0041")
+
+
+def test_an_overwrite_that_has_no_source_keeps_what_there_is(cli: CommandLine, file: str) -> None:
+    cli.run("record", "b.jsonl", "--from", file)
+    cli.run("record", "b.jsonl", "--overwrite", "--no-wait", check=1)
+    assert len(cli.recorded("b.jsonl")) == 35
+
+
+def test_a_window_that_has_passed_ends_at_once_with_what_there_is(cli: CommandLine, file: str) -> None:
+    assert len(cli.run("tail", file, "-n", "all", "--until", "0m", "--for", "10s").ids) == 35
+
+
+def test_a_demo_faster_than_the_machine_can_be_stopped(cli: CommandLine) -> None:
+    demo = cli.start("demo", "--rate", "100000", "--no-tail").says("served on")
+    until(lambda: cli.sockets(), "its socket")
+    demo.stop()
+
+
+def test_standard_streams_may_be_closed(cli: CommandLine, file: str) -> None:
+    for text, code in (("eventbus publish <&-", 2), (f"eventbus tail {file} >&-", 1)):
+        done = shell(cli, text)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_forty_columns_are_enough(cli: CommandLine, file: str) -> None:
     for words in (["tail", file], ["ls"], ["--help"], ["tail", "--help"], []):
         terminal = cli.terminal(*words, columns=40, rows=50)

@@ -485,6 +485,38 @@ def test_an_error_in_one_of_several_sources_is_not_missed_among_the_others() -> 
     asyncio.run(check())
 
 
+def test_an_error_ends_a_merge_while_another_source_is_busy_and_the_sink_slow() -> None:
+    class Busy(ItemSource):
+        async def batches(self, where=None, start=Start()):  # type: ignore[no-untyped-def]
+            while True:
+                yield Batch([Record(events(1)[0])], None, 1)
+                await asyncio.sleep(0)
+
+    class Failing(ItemSource):
+        async def batches(self, where=None, start=Start()):  # type: ignore[no-untyped-def]
+            await asyncio.sleep(0.05)
+            raise Unreachable("there", "gone")
+            yield
+
+    class Sleepy(List):
+        async def write(self, batch: Batch):  # type: ignore[no-untyped-def]
+            await asyncio.sleep(0.01)
+            return await super().write(batch)
+
+    async def check() -> None:
+        with pytest.raises(Unreachable):
+            await pump(Merged([Busy([]), Failing([])]), Sleepy())
+
+    asyncio.run(asyncio.wait_for(check(), 10))
+
+
+def test_what_is_cut_is_not_counted() -> None:
+    first, second = events(2)
+    got, report = asyncio.run(collect(Limited(ItemSource([first, GAP, second, GAP]), 1)))
+    assert got == ["user0"]
+    assert (report.seen, report.shown, report.lost, report.refused) == (1, 1, 0, 0)
+
+
 def test_stages_stack() -> None:
     source = Limited(
         Stamped(Originals(ItemSource([*events(3), *[item.replace(replay="x") for item in events(3)]])), "r"), 2
@@ -505,3 +537,7 @@ def test_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(UnknownEnd, match="not written"):
         open_sink("sqlite:///x.db")
     assert set(SCHEMES) >= {"unix", "sqlite"}
+    for text in ("postgresql://me:secret@h/db", "redis://me:secret@h"):
+        with pytest.raises(UnknownEnd) as refused:
+            open_sink(text)
+        assert "secret" not in str(refused.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -14,7 +15,7 @@ from opsml_eventbus import AuditEvent, Event, Gap
 from opsml_eventbus.codec import encode_line
 from opsml_eventbus.endpoints import files
 from opsml_eventbus.endpoints.files import FileSource
-from opsml_eventbus.errors import UnknownEnd, Unreachable
+from opsml_eventbus.errors import Refused, UnknownEnd, Unreachable
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Notice, Start
 
@@ -248,6 +249,53 @@ def test_a_file_that_is_moved_away_is_read_out_and_its_successor_read_on(tmp_pat
             await following.until(lambda: any("gone" in notice.detail for notice in following.notices))
             write(tmp_path / "new", events(3)[2:]).rename(path)
             await following.until(lambda: following.got == ids(0, 1, 2))
+
+    asyncio.run(check())
+
+
+def test_a_file_rotated_while_it_is_first_read_loses_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", events(3000))  # more than one batch
+
+    async def check() -> None:
+        got: list[str] = []
+        source = FileSource(path)
+        async with asyncio.timeout(20), source:
+            async for batch in source.batches(None, Start(follow=True)):
+                got += [name(record.item) for record in batch.records]
+                if len(got) < 2000 and not (tmp_path / "a.1.jsonl").exists():
+                    append(path, b"".join(encode_line(event) + b"\n" for event in events(10, 3000)))
+                    path.rename(tmp_path / "a.1.jsonl")
+                    write(path, events(5, 3010))
+                if got[-1] == "e3014":
+                    break
+        assert got == ids(*range(3015))
+
+    asyncio.run(check())
+
+
+def test_a_pipe_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(Refused, match="read as -"):
+        FileSource(tmp_path / "pipe.jsonl")
+
+
+def test_a_type_of_our_own_is_refused_where_it_could_not_be_published_again(tmp_path: Path) -> None:
+    own = encode_line(Event("x", "s", "eventbus.custom", 0, {}))
+    got, batch = asyncio.run(read(FileSource(write(tmp_path / "a.jsonl", events(1), own))))
+    assert got == ["e0", "gap:invalid:1"]
+    assert "bus's own" in str(batch.refusals[0].error)
+
+
+@pytest.mark.parametrize("begun", [100, 300_000])
+def test_following_from_now_on_begins_with_the_line_that_has_begun(tmp_path: Path, begun: int) -> None:
+    line = encode_line(Event.new("made.up", {"a": "x" * 400_000}, id="late"))
+    path = write(tmp_path / "a.jsonl", events(3), line[:begun])
+
+    async def check() -> None:
+        async with Following(path, Start(last=0, follow=True)) as following:
+            await asyncio.sleep(0.2)  # it has begun; nothing is whole yet
+            append(path, line[begun:] + b"\n")
+            await following.until(lambda: following.got == ["late"])
 
     asyncio.run(check())
 
