@@ -1,5 +1,7 @@
 """opsml-eventbus: a bounded broadcast bus for asyncio in which loss is never silent."""
 
+import logging
+
 from .audit import AuditEvent, SpaceNameEvent
 from .bus import EventBus
 from .errors import BusClosed, EventError, Lagged, WouldBlock
@@ -21,3 +23,6 @@ __all__ = [
     "WouldBlock",
     "event_type",
 ]
+
+# Whoever wants to hear the library configures a handler; nobody hears it by accident.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
