@@ -6,6 +6,7 @@ Rich markup, emoji code or link is ever read from data. (`rich.Text` alone passe
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from contextlib import suppress
@@ -61,6 +62,14 @@ def console(*, stderr: bool = False, color: str = "auto", width: int | None = No
     )
 
 
+def _in_foreground() -> bool:
+    """Is the terminal ours? A job in the background (`&`) does not draw over what is typed."""
+    try:
+        return os.tcgetpgrp(2) == os.getpgrp()
+    except OSError:
+        return False
+
+
 class Notes:
     """What is said beside the data, on standard error. Silent with `quiet`, complaints excepted."""
 
@@ -71,7 +80,7 @@ class Notes:
     @property
     def lively(self) -> bool:
         """May a progress line move about?"""
-        return not self._quiet and self.console.is_terminal
+        return not self._quiet and self.console.is_terminal and _in_foreground()
 
     def say(self, text: str, style: str = "dim") -> None:
         """A note; nothing depends on it."""
