@@ -152,7 +152,8 @@ def _advice(error: Exception) -> tuple[str, int]:
         case errors.JournalBusy():
             return "one writer a log; record to another file", 1
         case errors.JournalDamaged():
-            return "`eventbus verify` says what is damaged, `eventbus repair` mends it and keeps what it was", 5
+            hint = "`eventbus verify` says what is damaged, `eventbus repair` mends it and keeps what it was"
+            return hint, 3 if error.torn else 5
         case errors.WriteRefused() | errors.JournalFailed():
             return "what was acknowledged is in the file; the rest can be sent again, ids make a repetition harmless", 1
         case _:

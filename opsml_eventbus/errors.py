@@ -174,11 +174,14 @@ class JournalDamaged(JournalError):
     """Damage where a crash cannot have done it, or where nothing tells the two apart. Nothing was changed.
 
     line: counted from 1. offset: byte in the (decompressed) file. seq: the first record that is not sound.
-    durable: the last seq known to be on disk.
+    durable: the last seq known to be on disk. torn: a crash may have done it, only nothing says so (`fsync=never`).
     """
 
-    def __init__(self, path: str, reason: str, *, line: int, offset: int, seq: int, durable: int) -> None:
+    def __init__(
+        self, path: str, reason: str, *, line: int, offset: int, seq: int, durable: int, torn: bool = False
+    ) -> None:
         super().__init__(path, reason)
+        self.torn = torn
         self.line = line
         self.offset = offset
         self.seq = seq

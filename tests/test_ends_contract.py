@@ -10,6 +10,7 @@ import gzip
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from opsml_eventbus import AuditEvent, Event, EventBus, Gap
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.endpoints import SCHEMES, open_sink, open_source
 from opsml_eventbus.endpoints.memory import BusSink, ItemSource
+from opsml_eventbus.endpoints.recorder import JournalSink
 from opsml_eventbus.endpoints.stdio import StdinSource, StdoutSink
 from opsml_eventbus.endpoints.tap import serve_tap
 from opsml_eventbus.errors import UnknownEnd, Unreachable
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Record, Report, Sink, Source, Start, pump
 from opsml_eventbus.journal import Line, read_journal
+from opsml_eventbus.journal.segments import load_zstd
 from opsml_eventbus.stages import Limited, Merged, Originals, Stamped, Tee
 
 
@@ -111,6 +114,60 @@ class Directory(PlainFile):
 
     def source(self) -> Source:
         return open_source(str(self.folder))
+
+
+class Log(World):
+    """A journal; what comes later is a later writer's."""
+
+    rotate: int | None = None
+    compress: str | None = None
+
+    def source(self) -> Source:
+        return open_source(str(self.folder / "a.jsonl"))
+
+    def add(self, items: list[Event]) -> None:
+        # In a thread of its own, as another process would: the tests add while their loop is running.
+        with ThreadPoolExecutor(1) as other:
+            other.submit(lambda: asyncio.run(self._write(items))).result()
+
+    async def _write(self, items: list[Event]) -> None:
+        async with JournalSink(
+            self.folder / "a.jsonl", mode="append", rotate_count=self.rotate, compress=self.compress
+        ) as sink:
+            await sink.write(batch([decode_line(line) for line in lines(items).splitlines()]))
+
+
+class LogOfManyFiles(Log):
+    rotate = 2
+
+
+class CompressedLog(Log):
+    rotate = 3
+    compress = "zstd"
+
+
+class FolderOfALog(LogOfManyFiles):
+    def source(self) -> Source:
+        return open_source(str(self.folder))
+
+
+class ZstdFile(PlainFile):
+    follows = False
+
+    def source(self) -> Source:
+        packed = load_zstd("").compress((self.folder / "a.jsonl").read_bytes())
+        (self.folder / "a.jsonl.zst").write_bytes(packed)
+        return open_source(str(self.folder / "a.jsonl.zst"))
+
+
+class PackedLog(Log):
+    """A live file that somebody compressed and put elsewhere: it has no seal, and needs none."""
+
+    follows = False
+
+    def source(self) -> Source:
+        (self.folder / "copy.jsonl.gz").write_bytes(gzip.compress((self.folder / "a.jsonl").read_bytes()))
+        return open_source(str(self.folder / "copy.jsonl.gz"))
 
 
 class Pipe(World):
@@ -205,7 +262,22 @@ class Table(World):
         self.server.close()
 
 
-WORLDS = [PlainFile, CompressedFile, Directory, Pipe, Memory, LiveTap, NamedTap, Table]
+WORLDS = [
+    PlainFile,
+    CompressedFile,
+    ZstdFile,
+    Directory,
+    Log,
+    LogOfManyFiles,
+    CompressedLog,
+    FolderOfALog,
+    PackedLog,
+    Pipe,
+    Memory,
+    LiveTap,
+    NamedTap,
+    Table,
+]
 
 
 def run(kind: type[World], check: Callable[[World], object]) -> None:

@@ -1,4 +1,4 @@
-"""A JSONL file as a source: whole or followed, plain or `.gz`, read as far as it is sound.
+"""A JSONL file as a source: whole or followed, plain, `.gz` or `.zst`, read as far as it is sound.
 
 A file is read line by line. A line that is no event costs itself: it is refused with its place, and a Gap (`invalid`)
 stands where it was. A last line without a newline is an event if it is whole, since the beginning of a JSON object is
@@ -14,7 +14,6 @@ import asyncio
 import gzip
 import os
 import stat
-import zlib
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -24,10 +23,11 @@ from typing import BinaryIO
 from aiofiles.threadpool import wrap
 
 from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
-from ..errors import Broken, InvalidEvent, MalformedLine, Refused, UnknownEnd, Unreachable
+from ..errors import Broken, InvalidEvent, JournalRefused, MalformedLine, Refused, UnknownEnd, Unreachable
 from ..event import CONTROL_PREFIX, OWN_PREFIX, Event, Gap
 from ..filter import Filter
 from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
+from ..journal.segments import COMPRESSIONS, load_zstd, unpack
 
 CHUNK_BYTES = 256 * 1024  # one read; a few hundred events, and no more than that is held
 POLL_SECONDS = 0.1  # how often a followed file is looked at: below what a person notices, and no load
@@ -37,20 +37,25 @@ _CONTROL_MARK = b'"type":"eventbus.journal.'
 
 
 class FileSource(Source):
-    """A JSONL file, plain or `.gz`, whole or followed."""
+    """A JSONL file, plain, `.gz` or `.zst`, whole or followed."""
 
     def __init__(self, path: str | Path, *, notify: Notify = no_notice, foreign: bool = False) -> None:
         """foreign: also look for duplicate keys and validate every payload (`record --from` a file).
 
         Raises Unreachable: no such file, or one that cannot be opened. UnknownEnd: a directory without one log.
+        Refused: no regular file, or `.zst` without the extra.
         """
         self._path = _one_log(Path(path))
         self.name = str(path)
         self._notify = notify
         self._foreign = foreign
-        self._compressed = self._path.suffix == ".gz"
-        if self._path.suffix == ".zst":
-            raise UnknownEnd(self.name, "zstd files are not read yet; `zstd -d` makes it a file that is")
+        self._suffix = self._path.suffix
+        self._compressed = self._suffix in COMPRESSIONS.values()
+        if self._suffix == COMPRESSIONS["zstd"]:
+            try:
+                load_zstd(self.name)
+            except JournalRefused as error:
+                raise Refused(self.name, error.reason) from error
         self._open().close()  # an error is told now, not when reading begins
 
     @property
@@ -145,7 +150,7 @@ class FileSource(Source):
     async def _forward(self, file: BinaryIO, reader: _Reader) -> AsyncGenerator[Batch, None]:
         """From the reader's place to the end of the file as it is now."""
         try:
-            async with aclosing(_chunks(file, reader.read, compressed=self._compressed)) as chunks:
+            async with aclosing(_chunks(file, reader.read, self._suffix)) as chunks:
                 async for chunk in chunks:
                     for batch in reader.feed(chunk):
                         yield batch
@@ -185,7 +190,7 @@ class FileSource(Source):
         offset = 0
         wanted = id.encode()
         with suppress(*_BROKEN):  # said when it is read
-            async with aclosing(_chunks(file, 0, compressed=self._compressed)) as chunks:
+            async with aclosing(_chunks(file, 0, self._suffix)) as chunks:
                 async for chunk in chunks:
                     for line in splitter.feed(chunk):
                         if isinstance(line, MalformedLine):
@@ -331,22 +336,23 @@ async def _last_of(stream: AsyncGenerator[Batch, None], count: int) -> AsyncGene
 
 
 # A compressed file that is cut off, or no such file at all.
-_BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
+_BROKEN = (EOFError, ValueError, gzip.BadGzipFile)
 
 
-async def _chunks(file: BinaryIO, offset: int, *, compressed: bool) -> AsyncGenerator[bytes, None]:
-    """A file's bytes from `offset` to its end, unpacked. Raises OSError, EOFError, zlib.error."""
-    if not compressed:
+async def _chunks(file: BinaryIO, offset: int, suffix: str) -> AsyncGenerator[bytes, None]:
+    """A file's bytes from `offset` to its end, unpacked. Raises OSError, EOFError, ValueError."""
+    if suffix not in COMPRESSIONS.values():
         handle = wrap(file)
         await handle.seek(offset)
         while chunk := await handle.read(CHUNK_BYTES):
             yield chunk
         return
     file.seek(0)
-    with gzip.GzipFile(fileobj=file, mode="rb") as archive:
-        await asyncio.to_thread(archive.seek, offset)
-        while chunk := await asyncio.to_thread(archive.read, CHUNK_BYTES):
-            yield chunk
+    archive = unpack(file, suffix)
+    while offset and (passed := await asyncio.to_thread(archive.read, min(offset, CHUNK_BYTES))):
+        offset -= len(passed)
+    while chunk := await asyncio.to_thread(archive.read, CHUNK_BYTES):
+        yield chunk
 
 
 def _refuse_own(item: Event | Gap) -> None:
@@ -359,7 +365,7 @@ def _one_log(path: Path) -> Path:
     """The file that a path means: itself, or the one log in a directory."""
     if not path.is_dir():
         return path
-    logs = sorted(entry for entry in path.iterdir() if entry.name.endswith((".jsonl", ".jsonl.gz")))
+    logs = sorted(entry for entry in path.iterdir() if entry.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")))
     if len(logs) != 1:
         found = ", ".join(entry.name for entry in logs) or "none"
         raise UnknownEnd(str(path), f"a directory means the one log in it; here: {found}")

@@ -1,30 +1,36 @@
 """A journal as a source: a whole log, its files in order, live across rotation; or one finished file of it.
 
-Lines pass undecoded where nothing is asked of them. What is no sound line is refused with its place, and a Gap
-(`invalid`) stands where it was; reading goes on behind it. Readers never write, and do not check the chain: `verify`
-does.
+What is no sound line is refused with its place, and a Gap (`invalid`) stands where it was; reading goes on behind it.
+So does a line that is chained and holds no event: somebody has changed its inside. Readers never write, and do not
+check the chain: `verify` does.
+
+A log that is followed by its live path is followed by name: when it is overwritten, the one that took its name is read
+from its beginning, and that is said.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, closing
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from ..codec import decode_line
 from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Unreachable
-from ..event import Event, Gap
+from ..event import Gap
 from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
 from ..journal import Damage, JournalReader, Line, find_log, read_backwards
 from ..journal.format import CONTROL_AT, CONTROL_MARK
+from ..journal.succession import peek_open
 
 POLL_SECONDS = 0.1  # how often a followed log is looked at: below what a person notices, and no load
 TORN_SECONDS = 0.25  # a last line that does not grow for so long was cut off
+ResultT = TypeVar("ResultT")
 CHUNK = 1000  # lines looked at from the end before others have their turn
 
 
@@ -86,19 +92,36 @@ class JournalSource(Source):
             if last.records or last.seen:
                 yield last
         since = start.since if from_seq == 1 else None
-        with self._reader(from_seq, since, view) as reader:
+        while True:
+            log = self._log()
+            async with aclosing(self._read(self._reader(from_seq, since, view), view, log, start.follow)) as stream:
+                async for batch in stream:
+                    yield batch
+            if not start.follow:
+                return
+            from_seq, since = 1, None
+            self._notify(Notice("moved", self.name, "another log took its name; reading on in that one"))
+
+    async def _read(self, reader: JournalReader, view: _View, log: str, follow: bool) -> AsyncGenerator[Batch, None]:
+        """To the end of the log, or, followed, until another log has taken its name."""
+        said = False
+        with reader:
             idle = 0.0
             while True:
-                portion = await asyncio.to_thread(reader.read)
+                portion = await _in_thread(reader.read)
                 batch = view.take(portion.items, portion.passed, reader.next_seq - 1)
                 if batch.records or batch.seen:
                     idle = 0.0
                     yield batch
                 if not portion.end:
                     continue
-                if reader.moved:
-                    self._notify(Notice("moved", self.name, "the file was taken away; waiting for its successor"))
-                if start.follow:
+                if reader.moved and follow:
+                    if self._log() not in ("", log):
+                        return
+                    if not said:
+                        said = True
+                        self._notify(Notice("moved", self.name, "the file was taken away; waiting for its successor"))
+                if follow:
                     await asyncio.sleep(POLL_SECONDS)
                     continue
                 torn = reader.torn_end()
@@ -109,6 +132,14 @@ class JournalSource(Source):
                     return
                 await asyncio.sleep(0.02)
                 idle += 0.02
+
+    def _log(self) -> str:
+        """The id of the log that has the name now; empty where none can be read."""
+        try:
+            segments = find_log(self._path).segments
+        except (OSError, JournalRefused):
+            return ""
+        return next((opened.log for segment in segments if (opened := peek_open(segment))), "")
 
     def _reader(self, from_seq: int, since: int | None, view: _View) -> JournalReader:
         try:
@@ -124,7 +155,7 @@ class JournalSource(Source):
         refusals: list[Refusal] = []
         events = seen = following = 0
         with closing(read_backwards(self._path)) as items:
-            while chunk := await asyncio.to_thread(lambda: list(islice(items, CHUNK))):
+            while chunk := await _in_thread(lambda: list(islice(items, CHUNK))):
                 for item in chunk:
                     following = following or item.seq + 1
                     if events == count:
@@ -144,7 +175,7 @@ class JournalSource(Source):
         """The seq of the event with this id."""
         beginning = b'{"specversion":"1.0","id":' + msgspec.json.encode(id) + b","
         with JournalReader(self._path, sieve=lambda block: beginning in block) as reader:
-            while not (portion := await asyncio.to_thread(reader.read)).end:
+            while not (portion := await _in_thread(reader.read)).end:
                 for item in portion.items:
                     if isinstance(item, Line) and item.line.startswith(beginning):
                         return item.seq
@@ -158,7 +189,6 @@ class _View:
         self._name = name
         self._where = where
         self._start = start
-        self._decodes = where is not None or start.since is not None or start.until is not None
         self.sieve = where.screen() if where is not None else None
         self._last_id: str | None = None
 
@@ -168,34 +198,40 @@ class _View:
             if isinstance(item, Damage):
                 self._damage(item, batch)
                 continue
-            record = Record(line=item.line, position=item.seq)
-            if record.gap is not None:
-                batch.records.append(record)
-                continue
-            batch.seen += 1
-            if not self._decodes:
-                batch.records.append(record)
-                continue
             if self.sieve is not None and not self.sieve(item.line):
+                batch.seen += 1
                 continue
             try:
                 event = decode_line(item.line)
             except InvalidEvent as error:
                 self._refuse(f"{item.file}:{item.number}", error, batch, 1)
                 continue
-            if isinstance(event, Event):
-                self._last_id = event.id
-                if self._start.admits(event) and (self._where is None or self._where.matches(event)):
-                    batch.records.append(Record(event, item.line, item.seq))
+            if isinstance(event, Gap):
+                batch.records.append(Record(event, item.line, item.seq))
+                continue
+            batch.seen += 1
+            self._last_id = event.id
+            if self._start.admits(event) and (self._where is None or self._where.matches(event)):
+                batch.records.append(Record(event, item.line, item.seq))
         return batch
 
     def _damage(self, damage: Damage, batch: Batch) -> None:
-        self._refuse(f"{damage.file}:{damage.number}", MalformedLine(damage.reason), batch, damage.missed)
+        self._refuse(
+            f"{damage.file}:{damage.number}", MalformedLine(damage.reason, f"byte {damage.byte}"), batch, damage.missed
+        )
 
     def _refuse(self, place: str, error: InvalidEvent, batch: Batch, missed: int | None) -> None:
-        after = self._last_id
-        if after is None and batch.records:
-            with suppress(InvalidEvent):
-                after = batch.records[-1].item.id
-        batch.records.append(Record(Gap.new(missed, after, "invalid", source=self._name)))
+        batch.records.append(Record(Gap.new(missed, self._last_id, "invalid", source=self._name)))
         batch.refusals.append(Refusal(place, error))
+
+
+async def _in_thread(call: Callable[[], ResultT]) -> ResultT:
+    """Run what blocks on the disk. Cancelled, it is waited for: whoever closes the files must be their only user."""
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # looked at: the cancellation is what counts now
+        raise

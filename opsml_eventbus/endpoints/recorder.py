@@ -8,15 +8,17 @@ undone and refused; an fsync that fails is final.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import AlreadyThere, UnknownEnd, Unreachable
+from ..errors import AlreadyThere, JournalFailed, UnknownEnd, Unreachable
 from ..flow import Ack, Batch, Notice, Notify, Sink, no_notice
 from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
-from ..journal.segments import list_log
+from ..journal.format import PLACE_BYTES
+from ..journal.segments import list_log, parse_segment
 from ..journal.succession import peek_open
 
 Mode = Literal["create", "append", "overwrite"]
@@ -28,7 +30,7 @@ class JournalSink(Sink):
     mode: `create` (nothing of this log may be there), `append` (go on behind its end), `overwrite` (remove what there
     is of it, finished files too). A missing folder is made, 0700. options: as `Journal`'s.
 
-    Entering raises AlreadyThere, UnknownEnd, Unreachable, and what `Journal` raises.
+    Raises UnknownEnd: a name no log can have. Entering raises AlreadyThere, Unreachable, and what `Journal` raises.
     """
 
     def __init__(self, path: str | Path, *, mode: Mode = "create", notify: Notify = no_notice, **options: Any) -> None:
@@ -36,9 +38,18 @@ class JournalSink(Sink):
         self.name = str(path)
         if self._path.suffix in (".gz", ".zst"):
             raise UnknownEnd(self.name, "compressed files are read, not written; record to a .jsonl file")
+        segment = parse_segment(self._path)
+        if segment is not None:
+            raise UnknownEnd(self.name, f"a finished file of {segment[0].name}; record to that")
+        if not self._path.suffix and (self._path.is_file() or not os.path.lexists(self._path)):
+            raise UnknownEnd(self.name, "a log's name has an ending, such as .jsonl: its finished files are told by it")
         self._mode = mode
+        self._most_lines = options.get("rotate_count") or sys.maxsize
+        self._most_bytes = options.get("rotate_size") or sys.maxsize
+        self._notify = notify
+        self._failure: str | None = None  # why the journal is finished, as long as nobody was told
         self._always = options.get("fsync", "always") == "always"
-        self._journal = Journal(self._path, on_notice=_forward(notify, self.name), **options)
+        self._journal = Journal(self._path, on_notice=self._told, **options)
 
     @property
     def recovery(self) -> Recovery:
@@ -64,7 +75,7 @@ class JournalSink(Sink):
     async def write(self, batch: Batch) -> Ack:
         """See Sink. Raises WriteRefused (this batch is not in the file), JournalFailed (nothing more is written)."""
         lines, refusals = batch.encode()
-        work = asyncio.ensure_future(self._journal.append(lines))
+        work = asyncio.ensure_future(self._append(lines))
         cancelled = False
         while not work.done():
             try:
@@ -76,13 +87,36 @@ class JournalSink(Sink):
             task.cancel()  # felt at the next wait, when the batch has been acknowledged
         return Ack(len(lines), self._always, refusals)
 
+    async def _append(self, lines: list[bytes]) -> None:
+        """In pieces that fit into one file each: a file is finished only between two of them."""
+        begin = size = 0
+        try:
+            for index, line in enumerate(lines):
+                size += len(line) + PLACE_BYTES
+                if index > begin and (index - begin >= self._most_lines or size > self._most_bytes):
+                    await self._journal.append(lines[begin:index])
+                    begin, size = index, len(line) + PLACE_BYTES
+            await self._journal.append(lines[begin:])
+        except JournalFailed:
+            self._failure = None
+            raise
+
     def last_id(self) -> str | None:
         """The id of the last event in the log, to go on behind it."""
         return last_id(self._path)
 
     async def close(self) -> None:
-        """Write what is queued, sync, leave a checkpoint."""
+        """Write what is queued, sync, leave a checkpoint. Raises JournalFailed: it had failed, untold."""
         await self._journal.close()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise JournalFailed(self.name, failure)
+
+    def _told(self, notice: JournalNotice) -> None:
+        if notice.kind == "failed":
+            self._failure = notice.detail  # an error's to say: of the write that is waiting, or of `close`
+        else:
+            self._notify(Notice(notice.kind, self.name, notice.detail))
 
 
 def _remove(live: Path) -> None:
@@ -93,10 +127,3 @@ def _remove(live: Path) -> None:
         live.unlink()
     else:
         discard_log(live)
-
-
-def _forward(notify: Notify, name: str) -> Callable[[JournalNotice], None]:
-    def tell(notice: JournalNotice) -> None:
-        notify(Notice(notice.kind, name, notice.detail))
-
-    return tell

@@ -98,12 +98,11 @@ class PlainFile:
 
 
 class PackedFile:
-    """A compressed segment: read from its beginning, once."""
-
-    sealed_name = True
+    """A compressed file: read from its beginning, once."""
 
     def __init__(self, segment: Segment) -> None:
         self.name = segment.path.name
+        self.sealed_name = segment.first is not None  # a live file that somebody compressed has no seal
         self._stream = segment.open()
         self._blocks = read_blocks(self._stream.read)
         self._partial: Block | None = None

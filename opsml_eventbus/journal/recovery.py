@@ -211,7 +211,13 @@ class _Opening:
                 return
             reason += "; written with fsync=never, so nothing tells a torn tail from an altered one"
         raise JournalDamaged(
-            str(self.live), reason, line=finding.line, offset=finding.byte, seq=finding.seq, durable=walk.durable
+            str(self.live),
+            reason,
+            line=finding.line,
+            offset=finding.byte,
+            seq=finding.seq,
+            durable=walk.durable,
+            torn=worst is None,
         )
 
     def _cut(self, descriptor: int, sound: int, size: int) -> None:

@@ -13,9 +13,8 @@ import re
 import zlib
 from dataclasses import dataclass
 from importlib import import_module
-from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from ..errors import JournalRefused
 
@@ -153,16 +152,24 @@ def open_stream(path: Path, suffix: str | None = None) -> Stream:
     if suffix not in COMPRESSIONS.values():
         return raw
     try:
-        return _Packed(raw, suffix)
+        return _Packed(cast("BinaryIO", raw), suffix)
     except BaseException:
         raw.close()
         raise
 
 
+def unpack(raw: BinaryIO, suffix: str) -> Stream:
+    """The bytes of a compressed file that is open, from its beginning; closing it closes the file.
+
+    Raises JournalRefused: a missing extra.
+    """
+    return _Packed(raw, suffix)
+
+
 class _Packed:
     """A decompressed stream that notices when it is cut off, and stops at a bomb: 64 MiB at over a hundredfold."""
 
-    def __init__(self, raw: FileIO, suffix: str) -> None:
+    def __init__(self, raw: BinaryIO, suffix: str) -> None:
         self._raw = raw
         self._out = 0
         self._error: type[Exception] = zlib.error
