@@ -1,7 +1,7 @@
 """The place of a replay, kept outside the recording so that a replay that was killed can go on: `--resume`.
 
 Written when it is a fifth of a second old and at the end, so that after a kill -9 at most that much is replayed again;
-ids tell a reader which.
+ids tell a reader which. It is of one recording: where another has taken its name, there is nothing to go on with.
 """
 
 from __future__ import annotations
@@ -9,16 +9,32 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 SAVE_SECONDS = 0.2
 
 
-class Bookmark:
-    """path: where it is kept, None for nowhere. name: of the replay, when it is a new one."""
+def identity(file: str) -> str:
+    """What tells a recording from another that took its name: a log's id, a plain file's first line, hashed."""
+    from opsml_eventbus.endpoints.journal import log_id
 
-    def __init__(self, path: Path | None, name: str) -> None:
+    log = log_id(file)
+    if log:
+        return log
+    try:
+        with Path(file).open("rb") as stream:
+            return sha256(stream.readline(1 << 20)).hexdigest()
+    except OSError:
+        return ""
+
+
+class Bookmark:
+    """path: where it is kept, None for nowhere. name: of the replay, when it is a new one. recording: its identity."""
+
+    def __init__(self, path: Path | None, name: str, recording: str = "") -> None:
+        self._recording = recording
         self._path = path
         self.name = name
         self.round = 1
@@ -38,6 +54,8 @@ class Bookmark:
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(self._path.read_bytes())
             position, round_ = int(kept["position"]), int(kept["round"])
+            if kept["recording"] != self._recording:
+                return None
             self.name, self._position, self.round = name or str(kept["name"]), position, round_
             return f"going on with {self.name!r} behind position {position:,}"
         return None
@@ -50,6 +68,8 @@ class Bookmark:
 
     def put(self, position: Any) -> None:
         """Everything up to here has been acknowledged."""
+        if not isinstance(position, int):
+            return  # an end whose place is no number (a table): it cannot be gone on with from a file
         self._position = position
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
@@ -62,7 +82,8 @@ class Bookmark:
         with suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = self._path.with_suffix(".new")
-            fresh.write_text(json.dumps({"name": self.name, "position": self._position, "round": self.round}))
+            kept = {"recording": self._recording, "name": self.name, "position": self._position, "round": self.round}
+            fresh.write_text(json.dumps(kept))
             fresh.replace(self._path)
 
     def remove(self) -> None:

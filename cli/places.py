@@ -57,6 +57,31 @@ def bookmark(recording: str) -> Path:
     return folder / "eventbus" / f"replay-{name}.json"
 
 
+def is_of_log(path: Path, log: Path) -> bool:
+    """Is `path`, which is there, the log at `log`, one of its files, or the folder it is in?"""
+    from opsml_eventbus.errors import JournalRefused
+    from opsml_eventbus.journal import find_log
+
+    try:
+        live = find_log(path).live
+    except (OSError, JournalRefused):
+        live = path
+    return live.resolve() == log.resolve() or (live.exists() and log.exists() and live.samefile(log))
+
+
+def log(text: str) -> Path:
+    """The live path of the log that a path or a folder means. Raises UnknownEnd, Unreachable."""
+    from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable
+    from opsml_eventbus.journal import find_log
+
+    try:
+        return find_log(text).live if Path(text).is_dir() else Path(text)
+    except JournalRefused as error:
+        raise UnknownEnd(text, error.reason) from error
+    except OSError as error:
+        raise Unreachable(text, (error.strerror or str(error)).lower()) from error
+
+
 def context(**more: Any) -> dict[str, Any]:
     """What an end is told of this place."""
     return {"folder": None if sys.platform == "win32" else folder(), **more}

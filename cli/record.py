@@ -54,7 +54,7 @@ def record(
     seconds = options.parsed("--for", values.duration, for_)
     journal = journaling.journal()
     name = places.source(from_, notes)
-    if name != "-" and Path(name).exists() and Path(file).exists() and Path(name).samefile(file):
+    if name != "-" and Path(name).exists() and places.is_of_log(Path(name), Path(file)):
         raise typer.BadParameter("a file cannot be recorded into itself", param_hint="--from")
     report = Report()
 

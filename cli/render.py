@@ -221,6 +221,13 @@ def table(taps: Iterable[Any], now: int) -> Table:
     return drawn
 
 
+def say(lines: Iterable[str], color: str) -> None:
+    """What was asked for, where it is no event: on standard output."""
+    out = console(color=color)
+    for line in lines:
+        out.print(Text(safe(line)), soft_wrap=True)
+
+
 def verdict(word: str, of: str) -> str:
     """One sentence for a log that was checked."""
     meaning = {
@@ -231,6 +238,20 @@ def verdict(word: str, of: str) -> str:
         "tampered": "TAMPERED: it is not what was written",
     }
     return f"{of}: {meaning.get(word, word)}"
+
+
+def mended(log: str, repair: Any, *, dry_run: bool) -> list[str]:
+    """What a repair did, or would do: what was wrong, what of it is whole, what is kept where."""
+    if repair.finding is None:
+        return [f"{log}: nothing to mend"]
+    if dry_run:
+        return [f"would mend: {repair.finding}"]
+    pieces = f"{counted(repair.salvaged, 'event')} of them written anew, {counted(repair.lost, 'piece')} not whole"
+    return [
+        f"mended: {repair.finding}",
+        f"{repair.cut:,} bytes cut, {pieces}",
+        *(f"kept: {copy}" for copy in repair.kept),
+    ]
 
 
 def duration(nanoseconds: int) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from . import runner
+from . import places, runner
 from .options import Output, takes
 
 
 @takes(Output)
 def repair(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A log by its live path.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A log by its live path, or the folder it is in.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is damaged, change nothing.")] = False,
     *,
     output: Output,
@@ -24,25 +25,17 @@ def repair(
     from opsml_eventbus import journal
     from opsml_eventbus.errors import Unreachable
 
-    from .render import counted
+    from .render import mended, say
 
-    notes = output.notes()
+    path = places.log(file)
     try:
-        if dry_run:
-            finding = journal.find_damage(file)
-            notes.tell(f"{file}: nothing to mend" if finding is None else f"would mend: {finding}")
-            return runner.DONE if finding is None else runner.MALFORMED
-        done = journal.repair(file)
+        done = journal.Repair(journal.find_damage(path)) if dry_run else journal.repair(path)
     except OSError as error:
         raise Unreachable(file, (error.strerror or str(error)).lower()) from error
-    if done.finding is None:
-        notes.tell(f"{file}: nothing to mend")
-        return runner.DONE
-    notes.tell(f"mended: {done.finding}")
-    notes.tell(
-        f"{done.cut:,} bytes cut, {counted(done.salvaged, 'event')} of them written anew, "
-        f"{counted(done.lost, 'piece')} not whole"
-    )
-    for copy in done.kept:
-        notes.tell(f"kept: {copy}")
-    return runner.DONE
+    if output.pretty:
+        say(mended(file, done, dry_run=dry_run), output.color)
+    else:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode({"file": file, "done": done}, enc_hook=str).decode() + "\n")
+    return runner.MALFORMED if dry_run and done.finding is not None else runner.DONE

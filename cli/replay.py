@@ -57,7 +57,7 @@ def replay(
     from opsml_eventbus.pacing import Pacer
     from opsml_eventbus.stages import Committing, Paced, Rehearsal, Stamped
 
-    from .bookmark import Bookmark
+    from .bookmark import Bookmark, identity
 
     notes = output.notes()
     where = selection.filter(notes)
@@ -69,7 +69,7 @@ def replay(
         name
         or f"{Path(file).name.split('.')[0].strip('-') or 'stdin'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     )
-    bookmark = Bookmark(None if file == "-" else places.bookmark(file), stamp)
+    bookmark = Bookmark(None, stamp) if file == "-" else Bookmark(places.bookmark(file), stamp, identity(file))
     if resume:
         if file == "-":
             raise typer.BadParameter("standard input cannot be read again", param_hint="--resume")
@@ -95,7 +95,7 @@ def replay(
     async def work() -> None:
         # The recording first: a bus that is hosted for nothing would make others connect to it.
         open_source(file, **places.context())
-        async with destination(to, output, notes) as sink:
+        async with destination(to, output, notes, append=resume) as sink:
             watch = runner.Watch(notes, report, title=f"replaying {file}" if to not in (None, "-") else "")
             try:
                 for round_ in range(bookmark.round, loop + 1):
@@ -120,12 +120,12 @@ def replay(
         actual = "" if pace.actual_rate is None else f", {pace.actual_rate:,.1f}/s{wanted}"
         notes.say(runner.summary(report, "replayed", f" as {bookmark.name!r} in {duration(pace.taken)}{actual}"))
         if stopped and file != "-":
-            notes.say(f"`eventbus replay {file} --resume` goes on from here")
+            notes.say("the same command with --resume goes on from here")
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)
 
 
 @asynccontextmanager
-async def destination(to: str | None, output: Output, notes: Notes) -> AsyncIterator[Sink]:
+async def destination(to: str | None, output: Output, notes: Notes, *, append: bool) -> AsyncIterator[Sink]:
     """Where a replay goes: an end that is there, or a bus of its own, shown here as `tail` would."""
     from opsml_eventbus.endpoints import open_sink
     from opsml_eventbus.endpoints.memory import BusSink
@@ -134,7 +134,9 @@ async def destination(to: str | None, output: Output, notes: Notes) -> AsyncIter
     from .hosting import hosted_bus
 
     if to is not None:
-        async with open_sink(to, **places.context()) as sink:
+        # What was killed while it wrote to a file goes on behind what is there.
+        mode = "append" if append else "create"
+        async with open_sink(to, **places.context(mode=mode, notify=runner.notices(notes))) as sink:
             yield sink
     else:
         async with hosted_bus(places.endpoint(), notes, patient=True) as bus:

@@ -85,18 +85,26 @@ NOTICES = {
     "disconnected": "{end}: the connection was lost; trying again{detail}",
     "moved": "{end}{detail}",
     "error": "{end}{detail}",
-    "recovered": "{end}{detail}",
+    "recovered": "{end}: its writer was interrupted{detail}",
     "pause": "{end}: nothing is due for{detail} s (--max-gap 2s shortens such pauses, --speed max skips them)",
 }
 
 
+# Of a log that is being written: what its operator must know even with `--quiet`.
+WARNINGS = {"recovered", "space", "blocked", "resumed", "rotation", "compression", "pruning"}
+
+
 def notices(notes: Notes) -> Callable[[Notice], None]:
-    """What an end has to say while it goes on, as notes."""
+    """What an end has to say while it goes on, as notes and warnings."""
 
     def say(notice: Notice) -> None:
         joint = " " if notice.kind == "pause" else ": "
         detail = f"{joint}{notice.detail}" if notice.detail else ""
-        notes.say(NOTICES.get(notice.kind, "{end}{detail}").format(end=notice.end, detail=detail))
+        text = NOTICES.get(notice.kind, "{end}{detail}").format(end=notice.end, detail=detail)
+        if notice.kind in WARNINGS:
+            notes.warn(text)
+        else:
+            notes.say(text)
 
     return say
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -105,3 +106,35 @@ class Notes:
     def _print(self, text: Text) -> None:
         with suppress(OSError):  # standard error is gone: there is nobody left to tell
             self.console.print(text, soft_wrap=True)
+
+
+class Progress:
+    """A line that says how many bytes have been read, while work goes on that has no pump.
+
+    with Progress(notes, "verifying audit.jsonl") as progress:
+        progress(1_000_000)
+    """
+
+    def __init__(self, notes: Notes, title: str) -> None:
+        self._notes = notes
+        self._title = safe(title)
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        if self._notes.lively:
+            from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            columns = [TextColumn("{task.description}", markup=False), DownloadColumn(), TransferSpeedColumn()]
+            self._live = Progress(*columns, console=self._notes.console, transient=True)
+            self._live.start()
+            self._task = self._live.add_task(self._title, total=None)
+        return self
+
+    def __call__(self, done: int) -> None:
+        """So many bytes by now."""
+        if self._live is not None:
+            self._live.update(self._task, completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()

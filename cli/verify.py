@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from . import options, runner
+from . import options
 from .options import Output, takes
 
-SHOWN = 100  # findings drawn one by one; `-o json` has all that are kept
+SHOWN = 100  # findings drawn one by one; `-o json` has every one
 
 
 @takes(Output)
@@ -32,28 +32,32 @@ def verify(
     from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable
     from opsml_eventbus.journal import parse_head, verify_journal
 
+    from .terminal import Progress
+
     notes = output.notes()
     head = options.parsed("--expect", parse_head, expect)
     key = None if public_key is None else options.readable("--public-key", public_key)
+    keep = SHOWN if output.pretty else sys.maxsize
     try:
-        report = verify_journal(file, expect=head, public_key=key)
+        with Progress(notes, f"verifying {file}") as progress:
+            report = verify_journal(file, expect=head, public_key=key, on_progress=progress, keep=keep)
     except JournalRefused as error:
         raise UnknownEnd(file, error.reason) from error
     except OSError as error:
         raise Unreachable(file, (error.strerror or str(error)).lower()) from error
-    if output.output == "json" or (output.output is None and not output.pretty):
+    if not output.pretty:
         import msgspec
 
         sys.stdout.write(msgspec.json.encode(report.as_dict()).decode() + "\n")
         return report.exit
-    for finding in report.findings[:SHOWN]:
-        notes.tell(str(finding))
-    if report.count > SHOWN:
-        notes.tell(f"… and {report.count - min(SHOWN, len(report.findings)):,} more (-o json lists them)")
-    from .render import counted, verdict
+    from .render import counted, say, verdict
 
+    lines = [str(finding) for finding in report.findings]
+    if report.count > SHOWN:
+        lines.append(f"… and {report.count - SHOWN:,} more (-o json lists them)")
     size = f"{counted(report.events, 'event')} in {counted(len(report.files), 'file')}"
-    notes.tell(verdict(report.verdict, f"{file}: {size}"))
+    lines.append(verdict(report.verdict, f"{file}: {size}"))
     if report.lines:
-        notes.tell(f"head {report.head} · durable to seq {report.durable:,}")
-    return report.exit if report.exit in (runner.DONE, runner.MALFORMED) else runner.TAMPERED
+        lines.append(f"head {report.head} · durable to seq {report.durable:,}")
+    say(lines, output.color)
+    return report.exit

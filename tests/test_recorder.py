@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -17,10 +18,18 @@ from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.endpoints import open_source
 from opsml_eventbus.endpoints.journal import JournalSource, is_journal
 from opsml_eventbus.endpoints.recorder import JournalSink
-from opsml_eventbus.errors import AlreadyThere, EventError, JournalBusy, JournalError, UnknownEnd, Unreachable
+from opsml_eventbus.errors import (
+    AlreadyThere,
+    EventError,
+    JournalBusy,
+    JournalError,
+    JournalFailed,
+    UnknownEnd,
+    Unreachable,
+)
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Record, Source, Start
-from opsml_eventbus.journal import verify_journal
+from opsml_eventbus.journal import live, verify_journal
 
 
 def batch_of(items: list[Event]) -> Batch:
@@ -187,6 +196,30 @@ def test_an_event_that_cannot_be_written_costs_itself(tmp_path: Path) -> None:
     assert read(path) == ["e0", "gap:invalid:1", "e1"]
 
 
+def test_a_failed_fsync_that_nobody_waited_for_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def work() -> None:
+        async with JournalSink(tmp_path / "a.jsonl", fsync="interval=60s") as sink:
+            ack = await sink.write(batch_of(events(1)))
+            assert not ack.durable
+            monkeypatch.setattr(live, "sync", sync)
+
+    with pytest.raises(JournalFailed, match="fsync"):
+        asyncio.run(work())
+
+
+def test_no_file_holds_more_than_it_may_however_large_the_batch(tmp_path: Path) -> None:
+    record(tmp_path / "a.jsonl", events(25), rotate_count=10)
+    record(tmp_path / "b" / "b.jsonl", events(25), rotate_size=6000)
+    assert [len(read(each)) for each in sorted(tmp_path.glob("a.0*.jsonl"))] == [10, 10]
+    assert all(each.stat().st_size < 7000 for each in (tmp_path / "b").glob("b*.jsonl"))
+    assert read(tmp_path / "a.jsonl") == read(tmp_path / "b") == ids(*range(25))
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,3 +314,43 @@ def test_a_rotating_log_is_followed_without_a_hole_or_a_repetition(tmp_path: Pat
 
     asyncio.run(work())
     assert got == ids(*range(203))
+
+
+def test_a_log_that_is_overwritten_while_it_is_followed_is_read_on_and_that_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    got: list[str] = []
+    said: list[str] = []
+
+    async def put(items: list[Event], mode: Any) -> None:
+        async with JournalSink(path, mode=mode) as sink:
+            await sink.write(batch_of(items))
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(got) < count:
+                await asyncio.sleep(0.01)
+
+    async def work() -> None:
+        await put(events(3), "create")
+        source = open_source(str(path), notify=lambda notice: said.append(notice.detail))
+
+        async def follow() -> None:
+            async for batch in source.batches(None, Start(follow=True)):
+                got.extend(name(record.item) for record in batch.records)
+
+        following = asyncio.create_task(follow())
+        await until(3)
+        path.unlink()
+        async with asyncio.timeout(20):
+            while not said:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.35)  # several looks later it is still said only once
+        assert len(said) == 1
+        await put(events(7)[5:], "create")
+        await until(5)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    asyncio.run(work())
+    assert got == ids(0, 1, 2, 5, 6)
+    assert "another log" in said[-1]

@@ -56,6 +56,15 @@ def is_journal(path: str | Path) -> bool:
     return start[CONTROL_AT:] == CONTROL_MARK
 
 
+def log_id(path: str | Path) -> str:
+    """The id of the log that has this name now; empty where there is none, or none can be read."""
+    try:
+        segments = find_log(path).segments
+    except (OSError, JournalRefused):
+        return ""
+    return next((opened.log for segment in segments if (opened := peek_open(segment))), "")
+
+
 class JournalSource(Source):
     """The events and Gaps of a journal, in the order of their seq. Positions are seqs."""
 
@@ -93,7 +102,7 @@ class JournalSource(Source):
                 yield last
         since = start.since if from_seq == 1 else None
         while True:
-            log = self._log()
+            log = log_id(self._path)
             async with aclosing(self._read(self._reader(from_seq, since, view), view, log, start.follow)) as stream:
                 async for batch in stream:
                     yield batch
@@ -116,7 +125,7 @@ class JournalSource(Source):
                 if not portion.end:
                     continue
                 if reader.moved and follow:
-                    if self._log() not in ("", log):
+                    if log_id(self._path) not in ("", log):
                         return
                     if not said:
                         said = True
@@ -132,14 +141,6 @@ class JournalSource(Source):
                     return
                 await asyncio.sleep(0.02)
                 idle += 0.02
-
-    def _log(self) -> str:
-        """The id of the log that has the name now; empty where none can be read."""
-        try:
-            segments = find_log(self._path).segments
-        except (OSError, JournalRefused):
-            return ""
-        return next((opened.log for segment in segments if (opened := peek_open(segment))), "")
 
     def _reader(self, from_seq: int, since: int | None, view: _View) -> JournalReader:
         try:

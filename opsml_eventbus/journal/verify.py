@@ -26,7 +26,7 @@ from .sign import Verifier
 from .succession import open_following
 from .walk import TAMPERED, Finding, SignedHead, Walk
 
-MAX_FINDINGS = 1000  # kept in a report; `on_finding` is told all of them
+MAX_FINDINGS = 1000  # kept in a report, unless more are asked for; `on_finding` is told all of them
 _GROWING_SECONDS = 0.25  # a writer's single write takes micro-seconds; this long without growth is a torn line
 _GROWING_STEP = 0.01
 
@@ -88,19 +88,20 @@ def verify_journal(
     public_key: bytes | str | Path | None = None,
     on_finding: Callable[[Finding], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    keep: int = MAX_FINDINGS,
 ) -> Report:
     """Check a whole log (live path or folder) or one segment.
 
     expect: a line that must be there with that chain value. public_key: Ed25519, PEM or OpenSSH text, or a file.
     on_finding: told every finding as it comes; `torn` may still turn out to be `altered`, which the report says.
-    on_progress: told the decompressed bytes read so far, about every MiB.
+    on_progress: told the decompressed bytes read so far, about every MiB. keep: findings that the report keeps.
     Raises FileNotFoundError; JournalRefused: a folder with several logs, or a missing extra.
     """
     log = find_log(path)
     report = Report(str(path))
     if _unchained(log, report):
         return report
-    _Check(log, report, expect, public_key, on_finding, on_progress).run()
+    _Check(log, report, expect, public_key, on_finding, on_progress, keep).run()
     return report
 
 
@@ -113,8 +114,10 @@ class _Check:
         public_key: bytes | str | Path | None,
         on_finding: Callable[[Finding], None] | None,
         on_progress: Callable[[int], None] | None,
+        keep: int,
     ) -> None:
         self._log = log
+        self._keep = keep
         self._report = report
         self._expect = expect
         self._verifier = Verifier(public_key) if public_key is not None else None
@@ -202,7 +205,7 @@ class _Check:
     def _tell(self, finding: Finding) -> None:
         self._kinds.add(finding.kind)
         self._report.count += 1
-        if len(self._report.findings) < MAX_FINDINGS:
+        if len(self._report.findings) < self._keep:
             self._report.findings.append(finding)
         if self._on_finding is not None:
             self._on_finding(finding)
