@@ -53,8 +53,8 @@ def demo(
             finally:
                 watch.close()
 
-    runner.run(work)
-    notes.say(runner.summary(report, "published", f" (seed {seed})"))
+    with runner.summed_up(report, lambda: notes.say(runner.summary(report, "published", f" (seed {seed})"))):
+        runner.run(work)
     return runner.exit_code(report)
 
 

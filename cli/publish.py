@@ -61,8 +61,8 @@ def publish(
             finally:
                 watch.close()
 
-    stopped = runner.run(work)
-    notes.say(runner.summary(report, f"published to {target}"))
+    with runner.summed_up(report, lambda: notes.say(runner.summary(report, f"published to {target}"))):
+        stopped = runner.run(work)
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)
 
 
@@ -71,8 +71,9 @@ def one_event(type: str, members: list[str], priority: str, source: str) -> Even
     import msgspec
 
     from opsml_eventbus.codec import encode_line
-    from opsml_eventbus.errors import InvalidEvent, TypeRefused
+    from opsml_eventbus.errors import InvalidEvent, MalformedLine, TypeRefused
     from opsml_eventbus.event import Event, Priority, payload_fields, payload_type
+    from opsml_eventbus.scrutiny import scrutinise
 
     cls = payload_type(type)
     fields = {} if cls is None else payload_fields(cls)
@@ -82,16 +83,19 @@ def one_event(type: str, members: list[str], priority: str, source: str) -> Even
         if match is None:
             raise typer.BadParameter(f"{word!r} is neither member=text nor member:=json", param_hint="k=v")
         name, sign, text = match.groups()
+        if name in data:
+            raise typer.BadParameter(f"{name!r} stands twice", param_hint=word)
         if fields and name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
             raise typer.BadParameter(f"{type} has no member {name!r}; {hint}", param_hint=word)
         try:
             if sign == ":=":
+                scrutinise(text.encode("utf-8", "surrogateescape"), duplicates=True)
                 data[name] = msgspec.json.decode(text)
             else:
                 data[name] = msgspec.convert(text, fields[name], strict=False) if fields else text
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, MalformedLine) as error:
             raise typer.BadParameter(str(error), param_hint=word) from error
     try:
         payload = data if cls is None else msgspec.convert(data, cls)

@@ -81,6 +81,6 @@ def record(
                 if originals is not None:
                     report.skipped["replayed and left out"] = originals.skipped
 
-    runner.run(work, seconds=seconds)
-    notes.say(runner.summary(report, "recorded", f" ({file})"))
+    with runner.summed_up(report, lambda: notes.say(runner.summary(report, "recorded", f" ({file})"))):
+        runner.run(work, seconds=seconds)
     return runner.exit_code(report, fail_on_loss=fail_on_loss)

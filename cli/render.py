@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opsml_eventbus.audit import AuditEvent
+from opsml_eventbus.endpoints.stdio import StdoutSink
 from opsml_eventbus.errors import Broken, InvalidEvent, ReaderGone
 from opsml_eventbus.event import Event, Gap, Payload, Priority, payload_fields
 from opsml_eventbus.flow import Ack, Batch, Record, Sink
@@ -58,6 +59,10 @@ class Screen(Sink):
             text = self.draw(lines).encode("utf-8", "backslashreplace")
             await asyncio.to_thread(self._write, text)
         return Ack(len(batch.records))
+
+    async def gone(self) -> None:
+        """Return when the reader of a pipe has gone; of anything else, never."""
+        await StdoutSink(self._fd).gone()
 
     def draw(self, lines: Iterable[Text]) -> str:
         """The lines as the console's escape codes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,14 +112,20 @@ def replay(
                 watch.close()
                 bookmark.save()
 
-    stopped = runner.run(rehearse if dry_run else work)
-    if not dry_run:
+    def say() -> None:
         from .render import duration
 
         pace = pacer.pace(time.monotonic_ns())
-        wanted = "" if pace.requested_rate is None else f" of {pace.requested_rate:,.1f}/s asked for"
+        timed = pace.requested_rate is not None and pacer.speed != math.inf
+        wanted = f" of {pace.requested_rate:,.1f}/s asked for" if timed else ""
         actual = "" if pace.actual_rate is None else f", {pace.actual_rate:,.1f}/s{wanted}"
         notes.say(runner.summary(report, "replayed", f" as {bookmark.name!r} in {duration(pace.taken)}{actual}"))
+
+    if dry_run:
+        stopped = runner.run(rehearse)
+    else:
+        with runner.summed_up(report, say):
+            stopped = runner.run(work)
         if stopped and file != "-":
             notes.say("the same command with --resume goes on from here")
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)

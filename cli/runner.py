@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,12 +51,16 @@ async def _run(
 
     def on_signal(number: int) -> None:
         if stop.done():
+            if number == signal.SIGHUP:
+                return  # a terminal that closes says so twice, through the shell and by itself
             os._exit(128 + number)  # asked twice: whatever still hangs is not worth waiting for
-        if number == signal.SIGINT and sys.stderr.isatty():
+        if number == signal.SIGINT and sys.stderr is not None and sys.stderr.isatty():
             sys.stderr.write("\n")  # the terminal has just echoed ^C; what is said now gets a line of its own
         stop.set_result(number)
 
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is signal.SIG_IGN:
+            continue  # `nohup`: whoever started us said that this one is not for us
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(name, on_signal, int(name))
     task = asyncio.ensure_future(work())
@@ -77,6 +81,18 @@ async def _run(
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
     return number
+
+
+@contextlib.contextmanager
+def summed_up(report: Report, say: Callable[[], None]) -> Iterator[None]:
+    """Sum up at the end of the block, also when it fails after something was done: how far did it come?"""
+    try:
+        yield
+    except Exception:
+        if report.seen or report.shown:
+            say()
+        raise
+    say()
 
 
 NOTICES = {

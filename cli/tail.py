@@ -34,7 +34,6 @@ def tail(
 ) -> int:
     """Show the last 10 matching events, then live ones. A file ends there, unless -f."""
     from opsml_eventbus.endpoints import open_source
-    from opsml_eventbus.endpoints.stdio import StdoutSink
     from opsml_eventbus.flow import Report, pump
     from opsml_eventbus.stages import Limited, Merged
 
@@ -56,7 +55,8 @@ def tail(
             context = places.context(wait=not no_wait, notify=runner.notices(notes))
             names = list(sources or []) or [places.source(None, notes)]
             opened = [await stack.enter_async_context(open_source(name, **context)) for name in names]
-            source = opened[0] if len(opened) == 1 else Merged(opened)
+            # Asked for nothing else, a file beside a bus ends as it would alone.
+            source = opened[0] if len(opened) == 1 else Merged(opened, follow_finite=follow is True)
             live = not source.finite if follow is None else follow
             start = options.start(n, bounds, default=10, follow=live)
             if count is not None:
@@ -67,7 +67,7 @@ def tail(
             finally:
                 watch.close()
 
-    gone = sink.gone if isinstance(sink, StdoutSink) else None
-    runner.run(work, seconds=seconds, gone=gone)
-    notes.say(runner.summary(report, "shown"))
+    gone = getattr(sink, "gone", None)
+    with runner.summed_up(report, lambda: notes.say(runner.summary(report, "shown"))):
+        runner.run(work, seconds=seconds, gone=gone)
     return runner.exit_code(report, fail_on_loss=fail_on_loss)

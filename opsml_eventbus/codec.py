@@ -356,13 +356,16 @@ def parse_time(text: str) -> int:
             raise InvalidEvent(f"{offset!r} is no offset", "time")
         distance = hours * 3600 + minutes * 60
         second += distance if offset[0] == "-" else -distance
-    elif len(_seconds) < 4096:  # a log's lines share their seconds with their neighbours
+    elif len(_seconds) < 4096 and second <= _LAST_SECOND:  # a log's lines share their seconds with their neighbours
         _seconds[f"{date}T{clock}"] = second
     else:
         _seconds.clear()
+    if not _FIRST_SECOND <= second <= _LAST_SECOND:  # by its offset, or by a leap second
+        raise InvalidEvent(f"{text[:64]!r} is outside the years 1 to 9999", "time")
     return second * 1_000_000_000 + int((fraction or "")[:9].ljust(9, "0"))
 
 
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _seconds: dict[str, int] = {}  # `2026-11-23T21:48:59` → seconds since the epoch
 
 

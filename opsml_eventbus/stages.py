@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from .event import Event
 from .filter import Filter
@@ -172,8 +173,10 @@ class Paced(Stage):
 class Merged(Source):
     """Several sources as one: batches in the order they arrive, each committed to the source it came from."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], *, follow_finite: bool = True) -> None:
+        """follow_finite: where the others are followed, follow those too that would end by themselves."""
         self._sources = sources
+        self._follow_finite = follow_finite
         self.name = ", ".join(source.name for source in sources)
 
     @property
@@ -187,7 +190,8 @@ class Merged(Source):
         arrivals: asyncio.Queue[Batch | None] = asyncio.Queue(len(self._sources))
 
         async def forward(source: Source) -> None:
-            async with aclosing(source.batches(where, start)) as stream:
+            follow = start.follow and (self._follow_finite or not source.finite)
+            async with aclosing(source.batches(where, replace(start, follow=follow))) as stream:
                 async for batch in stream:
                     batch.position = (source, batch.position)
                     await arrivals.put(batch)

@@ -268,6 +268,80 @@ def test_a_closed_terminal_ends_a_command(cli: CommandLine) -> None:
     assert record == b"" or record.endswith(b"\n")
 
 
+def test_hanging_up_twice_is_hanging_up_once(cli: CommandLine) -> None:
+    demo = cli.start("demo", "--no-tail", "--rate", "200", "--record", "h.jsonl").says("served on")
+    until(lambda: len(cli.recorded("h.jsonl")) > 5, "events")
+    for _ in range(2):
+        demo.process.send_signal(signal.SIGHUP)
+    assert "published" in demo.end().err
+    assert cli.sockets() == []
+    cli.run("verify", "h.jsonl")
+
+
+def test_nohup_protects(cli: CommandLine) -> None:
+    import time
+
+    demo = subprocess.Popen(
+        ["bash", "-c", f"trap '' HUP; exec {' '.join(EVENTBUS)} demo --no-tail --count 60 --rate 30"],
+        cwd=cli.folder,
+        env=cli.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(cli.sockets, "its socket")
+    demo.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert demo.poll() is None
+    _, err = demo.communicate(timeout=45)
+    assert "60 published" in err
+
+
+def test_ctrl_c_works_without_a_standard_error(cli: CommandLine) -> None:
+    done = shell(cli, "timeout -k 10 -s INT 2 eventbus serve 2>&-; echo $?")
+    assert done.stdout.split() == ["124"]  # timeout's own word for: it ended when it was told
+
+
+def test_a_run_that_fails_half_way_says_how_far_it_came(cli: CommandLine, file: str) -> None:
+    done = shell(cli, f"eventbus tail {file} -n all > /dev/full")
+    assert done.returncode == 1
+    serve = cli.start("serve").says("served on")
+    publish = cli.start("publish", stdin=subprocess.PIPE)
+    assert publish.process.stdin is not None
+    publish.process.stdin.write(b"\n".join([*audit_lines(50), b""]))
+    publish.process.stdin.flush()
+    until(lambda: b'"published":50' in cli.run("ls", "-o", "json").out, "all of it")
+    serve.process.kill()
+    serve.process.wait()
+    publish.process.stdin.write(audit_lines(1)[0] + b"\n")
+    publish.process.stdin.close()
+    ended = publish.end(check=1)
+    assert "50 seen, 50 published" in ended.err
+
+
+def test_a_pretty_tail_notices_that_nobody_reads(cli: CommandLine) -> None:
+    cli.start("serve").says("served on")
+    done = shell(cli, "eventbus tail -o pretty | true")
+    assert done.returncode == 0
+
+
+def test_a_member_named_twice_is_refused(cli: CommandLine) -> None:
+    for words in (["audit", "username=a", "username=b"], ["foo", 'a:={"x":1,"x":2}']):
+        assert "stands twice" in cli.run("publish", *words, check=2).err
+
+
+def test_a_file_beside_a_bus_ends_as_it_would_alone(cli: CommandLine, file: str) -> None:
+    cli.start("serve").says("served on")
+    tail = cli.start("tail", file, "default", "-n", "1")
+    until(lambda: tail.ids == ["e34"], "the file's last event")
+    until(lambda: b'"clients":1' in cli.run("ls", "-o", "json").out, "the bus")
+    with (cli.folder / file).open("ab") as out:
+        out.write(audit_lines(1, 99)[0] + b"\n")
+    cli.run("publish", "audit", "username=live")
+    until(lambda: len(tail.ids) == 2, "the live event")
+    assert "e99" not in tail.ids
+    tail.stop()
+
+
 def test_eventbus_alone_shows_panels_and_examples(cli: CommandLine) -> None:
     done = cli.run()
     text = done.out.decode()

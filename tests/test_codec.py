@@ -356,6 +356,13 @@ def test_times_of_any_offset_and_precision_become_canonical(text: str, canonical
     assert format_time(parse_time(text)) == canonical
 
 
+def test_a_time_that_its_offset_or_leap_second_carries_out_of_the_calendar_is_refused() -> None:
+    for text in ("9999-12-31T23:59:60Z", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-00:01"):
+        for _ in range(2):
+            with pytest.raises(InvalidEvent, match="outside the years"):
+                parse_time(text)
+
+
 def test_a_time_beyond_the_calendar_is_refused() -> None:
     with pytest.raises(Unencodable, match="years 1 to 9999"):
         encode_line(Event.new("made.up", 1, time=10**21))

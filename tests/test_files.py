@@ -166,6 +166,29 @@ def test_a_truncated_archive_is_never_silent(tmp_path: Path, cut: int) -> None:
     assert len(got) <= 502
 
 
+@pytest.mark.parametrize("last", ["all", 2000, 10])
+def test_what_unpacks_before_the_cut_is_shown_and_the_cut_is_said_once(tmp_path: Path, last: int) -> None:
+    plain = write(tmp_path / "a.jsonl", events(1500)).read_bytes()
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(plain)[:-20])
+    got, batch = asyncio.run(read(FileSource(path), None, Start(last=last)))
+    assert got[-1] == "gap:invalid:None"
+    assert len(batch.refusals) == 1
+    shown = [each for each in got if each.startswith("e")]
+    if last == 10:
+        assert len(shown) == 10
+    else:
+        assert shown == ids(*range(len(shown)))
+        assert len(shown) > 1300
+
+
+def test_an_archive_without_a_single_event_still_says_its_hole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(write(tmp_path / "a.jsonl", events(1)).read_bytes())[:30])
+    got, _ = asyncio.run(read(FileSource(path), None, Start(last=10)))
+    assert got == ["gap:invalid:None"]
+
+
 def test_control_records_are_not_events(tmp_path: Path) -> None:
     control = encode_line(Event("c", "s", "eventbus.journal.open", 0, {})) + b"\n"
     path = write(tmp_path / "a.jsonl", events(2), control + encode_line(events(3)[2]) + b"\n")

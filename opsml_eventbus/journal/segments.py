@@ -174,14 +174,15 @@ class _Packed:
         self._out = 0
         self._error: type[Exception] = zlib.error
         if suffix == ".gz":
-            self._stream: Stream = gzip.GzipFile(fileobj=raw, mode="rb")
+            self._stream: Any = gzip.GzipFile(fileobj=raw, mode="rb")
         else:
             zstd = load_zstd(str(raw.name))
             self._stream, self._error = zstd.ZstdFile(raw, "rb"), zstd.ZstdError
 
     def read(self, size: int, /) -> bytes:
         try:
-            data = self._stream.read(size)
+            # Not `read`: where the file is cut off, that would throw away what had unpacked before.
+            data: bytes = self._stream.read1(size)
         except self._error as error:
             raise ValueError(f"it does not unpack: {error}") from error
         self._out += len(data)
