@@ -172,6 +172,7 @@ class _Packed:
     def __init__(self, raw: BinaryIO, suffix: str) -> None:
         self._raw = raw
         self._out = 0
+        self._broken: Exception | None = None
         self._error: type[Exception] = zlib.error
         if suffix == ".gz":
             self._stream: Any = gzip.GzipFile(fileobj=raw, mode="rb")
@@ -180,15 +181,26 @@ class _Packed:
             self._stream, self._error = zstd.ZstdFile(raw, "rb"), zstd.ZstdError
 
     def read(self, size: int, /) -> bytes:
-        try:
-            # Not `read`: where the file is cut off, that would throw away what had unpacked before.
-            data: bytes = self._stream.read1(size)
-        except self._error as error:
-            raise ValueError(f"it does not unpack: {error}") from error
+        data = self._unpack(size)
         self._out += len(data)
         if self._out > _BOMB_BYTES and self._out > _BOMB_RATIO * self._raw.tell():
             raise ValueError(f"it unpacks to more than {_BOMB_RATIO} times its size")
         return data
+
+    def _unpack(self, size: int) -> bytes:
+        """As many bytes as there are. Where the file is cut off, first what unpacks before, then the error."""
+        if self._broken is not None:
+            raise self._broken
+        data = bytearray()
+        try:
+            while len(data) < size and (piece := self._stream.read1(size - len(data))):
+                data += piece
+        except (self._error, EOFError, OSError) as error:
+            broken = ValueError(f"it does not unpack: {error}") if isinstance(error, self._error) else error
+            if not data:
+                raise broken from error
+            self._broken = broken
+        return bytes(data)
 
     def close(self) -> None:
         self._stream.close()
