@@ -55,6 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _quiet_stdout()
         return 0
+    except OSError as error:  # standard output is full
+        _quiet_stdout()
+        return _complain(f"{error.filename or 'standard output'}: {(error.strerror or str(error)).lower()}", code=1)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -40,7 +40,7 @@ def record(
 
     The file is a journal: plain JSONL whose lines are chained, so that `eventbus verify` finds what was altered.
     """
-    from opsml_eventbus.endpoints import TAP, open_source, scheme_of
+    from opsml_eventbus.endpoints import FILE, TAP, open_source, scheme_of
     from opsml_eventbus.endpoints.recorder import JournalSink
     from opsml_eventbus.flow import Report, Source, Start, pump
     from opsml_eventbus.stages import Limited, Originals
@@ -52,6 +52,8 @@ def record(
     where = selection.filter(notes)
     bounds = window.bounds(notes)
     seconds = options.parsed("--for", values.duration, for_)
+    if scheme_of(file) is not FILE:
+        raise typer.BadParameter(f"{file!r} names no file; a log is called like audit.jsonl", param_hint="FILE")
     journal = journaling.journal()
     name = places.source(from_, notes)
     if name != "-" and Path(name).exists() and places.is_of_log(Path(name), Path(file)):

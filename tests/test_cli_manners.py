@@ -35,6 +35,10 @@ def file(cli: CommandLine) -> str:
         (["tail", "--no-wait"], 1, "eventbus serve"),
         (["record", "a.jsonl", "--from", "a.jsonl"], 2, "recorded into itself"),
         (["record", "a.jsonl", "--from", "-"], 2, "--append"),
+        (["record", "", "--from", "a.jsonl"], 2, "names no file"),
+        (["record", "-", "--from", "a.jsonl"], 2, "names no file"),
+        (["record", "unix:/x", "--from", "a.jsonl"], 2, "names no file"),
+        (["record", "sqlite:///x.db", "--from", "a.jsonl"], 2, "names no file"),
         (["record", "x.jsonl", "--append", "--overwrite"], 2, "exclude each other"),
         (["record", "x.jsonl.gz", "--from", "-"], 2, "compressed files are read, not written"),
         (["record", "x.jsonl", "--from", "missing.jsonl"], 1, "no such file"),
@@ -266,6 +270,14 @@ def test_a_closed_terminal_ends_a_command(cli: CommandLine) -> None:
     assert cli.sockets() == ["default.sock"]
     record = (cli.folder / "r.jsonl").read_bytes()
     assert record == b"" or record.endswith(b"\n")
+
+
+def test_a_full_disk_behind_standard_output_is_one_sentence(cli: CommandLine) -> None:
+    for words in ("", "--help", "--version"):
+        done = shell(cli, f"eventbus {words} > /dev/full")
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith("eventbus: ")
+        assert "Traceback" not in done.stderr
 
 
 def test_hanging_up_twice_is_hanging_up_once(cli: CommandLine) -> None:
