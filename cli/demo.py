@@ -47,11 +47,8 @@ def demo(
 
     async def work() -> None:
         async with stage(on or places.endpoint(), record, notes) as sink:
-            watch = runner.Watch(notes, report, title="demo" if no_tail else "")
-            try:
+            with runner.Watch(notes, title="demo" if no_tail else "") as watch:
                 await pump(TrafficSource(seed, rate, count), Tee(sink, *shown), report=report, watch=watch)
-            finally:
-                watch.close()
 
     with runner.summed_up(report, lambda: notes.say(runner.summary(report, "published", f" (seed {seed})"))):
         runner.run(work)

@@ -56,8 +56,10 @@ def run(arguments: Sequence[str]) -> int:
         _quiet_stdout()
         return 0
     except OSError as error:  # standard output is full
+        from opsml_eventbus.errors import reason
+
         _quiet_stdout()
-        return _complain(f"{error.filename or 'standard output'}: {(error.strerror or str(error)).lower()}", code=1)
+        return _complain(f"{error.filename or 'standard output'}: {reason(error)}", code=1)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -127,7 +129,7 @@ def _invoke(app: Callable[..., Any], arguments: list[str], program: str) -> int:
         hint, code = _advice(error)
         return _complain(str(error), hint, code=code)
     except OSError as error:
-        return _complain(f"{error.filename or program}: {(error.strerror or str(error)).lower()}", code=1)
+        return _complain(f"{error.filename or program}: {errors.reason(error)}", code=1)
 
 
 def _clause(error: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -111,6 +111,21 @@ class Window:
             bounds.append(moment)
             notes.say(f"{flag} {text}: {values.format_moment(moment)}")
         return bounds[0], bounds[1]
+
+
+@dataclass
+class Ending:
+    """When a live command ends by itself, and what it says of loss."""
+
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="End after 10s, 5m …")] = None
+    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 4 when events were lost.")] = False
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit with 1 when there is no bus yet.")] = False
+
+    @property
+    def seconds(self) -> float | None:
+        """What `--for` says. Raises the usage error that names it."""
+        return cast("float | None", parsed("--for", values.duration, self.for_))
 
 
 @dataclass

@@ -71,7 +71,7 @@ def is_of_log(path: Path, log: Path) -> bool:
 
 def log(text: str) -> Path:
     """The live path of the log that a path or a folder means. Raises UnknownEnd, Unreachable."""
-    from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable
+    from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable, reason
     from opsml_eventbus.journal import find_log
 
     try:
@@ -79,7 +79,7 @@ def log(text: str) -> Path:
     except JournalRefused as error:
         raise UnknownEnd(text, error.reason) from error
     except OSError as error:
-        raise Unreachable(text, (error.strerror or str(error)).lower()) from error
+        raise Unreachable(text, reason(error)) from error
 
 
 def context(**more: Any) -> dict[str, Any]:

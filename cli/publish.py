@@ -55,11 +55,8 @@ def publish(
             reading: Source = (
                 ItemSource([one_event(words[0], words[1:], priority, source)]) if words else StdinSource(source=source)
             )
-            watch = runner.Watch(notes, report, title="" if words else f"publishing to {target}")
-            try:
+            with runner.Watch(notes, title="" if words else f"publishing to {target}") as watch:
                 await pump(reading, sink, report=report, watch=watch)
-            finally:
-                watch.close()
 
     with runner.summed_up(report, lambda: notes.say(runner.summary(report, f"published to {target}"))):
         stopped = runner.run(work)

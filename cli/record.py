@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import options, places, runner, values
-from .options import Journaling, Output, Selection, Window, takes
+from . import options, places, runner
+from .options import Ending, Journaling, Output, Selection, Window, takes
 
 
-@takes(Selection, Window, Journaling, Output)
+@takes(Ending, Selection, Window, Journaling, Output)
 def record(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The JSONL file to write.")],
     from_: Annotated[
@@ -26,11 +26,8 @@ def record(
     record_replays: Annotated[
         bool, typer.Option("--record-replays", help="Also record what a replay puts on the bus.")
     ] = False,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
-    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="End after 10s, 5m …")] = None,
-    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 4 when events were lost.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit with 1 when there is no bus yet.")] = False,
     *,
+    ending: Ending,
     selection: Selection,
     window: Window,
     journaling: Journaling,
@@ -51,7 +48,7 @@ def record(
     notes = output.notes()
     where = selection.filter(notes)
     bounds = window.bounds(notes)
-    seconds = options.parsed("--for", values.duration, for_)
+    seconds = ending.seconds
     if scheme_of(file) is not FILE:
         raise typer.BadParameter(f"{file!r} names no file; a log is called like audit.jsonl", param_hint="FILE")
     journal = journaling.journal()
@@ -61,7 +58,7 @@ def record(
     report = Report()
 
     async def work() -> None:
-        context = places.context(wait=not no_wait, notify=runner.notices(notes), foreign=True)
+        context = places.context(wait=not ending.no_wait, notify=runner.notices(notes), foreign=True)
         # The source first: a file that is made for nothing would be in the way of the next try.
         written = JournalSink(file, mode=mode, notify=runner.notices(notes), **journal)
         async with open_source(name, **context) as opened, written as sink:
@@ -69,20 +66,19 @@ def record(
             originals = None
             if not (record_replays or opened.finite):
                 source = originals = Originals(source)
-            if count is not None:
-                source = Limited(source, count)
+            if ending.count is not None:
+                source = Limited(source, ending.count)
             start = options.start(n, bounds, default=0 if scheme_of(name) is TAP else "all", follow=not opened.finite)
             last = sink.last_id() if append else None
             if last is not None:
                 start = Start(after=last, since=start.since, until=start.until, follow=start.follow)
-            watch = runner.Watch(notes, report, title=f"recording {name} to {file}")
             try:
-                await pump(source, sink, where=where, start=start, report=report, watch=watch)
+                with runner.Watch(notes, title=f"recording {name} to {file}") as watch:
+                    await pump(source, sink, where=where, start=start, report=report, watch=watch)
             finally:
-                watch.close()
                 if originals is not None:
                     report.skipped["replayed and left out"] = originals.skipped
 
     with runner.summed_up(report, lambda: notes.say(runner.summary(report, "recorded", f" ({file})"))):
         runner.run(work, seconds=seconds)
-    return runner.exit_code(report, fail_on_loss=fail_on_loss)
+    return runner.exit_code(report, fail_on_loss=ending.fail_on_loss)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from opsml_eventbus.audit import AuditEvent
 from opsml_eventbus.endpoints.stdio import StdoutSink
-from opsml_eventbus.errors import Broken, InvalidEvent, ReaderGone
+from opsml_eventbus.errors import Broken, InvalidEvent, ReaderGone, reason
 from opsml_eventbus.event import Event, Gap, Payload, Priority, payload_fields
 from opsml_eventbus.flow import Ack, Batch, Record, Sink
 
@@ -82,7 +82,7 @@ class Screen(Sink):
         except BrokenPipeError:
             raise ReaderGone(self.name, "the reader has gone") from None
         except OSError as error:
-            raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+            raise Broken(self.name, reason(error)) from error
 
 
 class JsonScreen(Screen):

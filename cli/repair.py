@@ -23,7 +23,7 @@ def repair(
     A repaired log says that it was: `eventbus verify` shows where.
     """
     from opsml_eventbus import journal
-    from opsml_eventbus.errors import Unreachable
+    from opsml_eventbus.errors import Unreachable, reason
 
     from .render import mended, say
 
@@ -31,7 +31,7 @@ def repair(
     try:
         done = journal.Repair(journal.find_damage(path)) if dry_run else journal.repair(path)
     except OSError as error:
-        raise Unreachable(file, (error.strerror or str(error)).lower()) from error
+        raise Unreachable(file, reason(error)) from error
     if output.pretty:
         say(mended(file, done, dry_run=dry_run), output.color)
     else:

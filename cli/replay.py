@@ -84,12 +84,11 @@ def replay(
 
     async def rehearse() -> None:
         rehearsal = Rehearsal(pacer)
-        watch = runner.Watch(notes, report)
-        for _ in range(loop):
-            async with open_source(file, **places.context()) as source:
-                await pump(source, rehearsal, where=where, start=start, report=report, watch=watch)
-            pacer.rewind()
-        watch.close()
+        with runner.Watch(notes) as watch:
+            for _ in range(loop):
+                async with open_source(file, **places.context()) as source:
+                    await pump(source, rehearsal, where=where, start=start, report=report, watch=watch)
+                pacer.rewind()
         for line in (runner.summary(report, "would be replayed"), *forecast(rehearsal, pacer)):
             notes.tell(line)
 
@@ -97,19 +96,18 @@ def replay(
         # The recording first: a bus that is hosted for nothing would make others connect to it.
         open_source(file, **places.context())
         async with destination(to, output, notes, append=resume) as sink:
-            watch = runner.Watch(notes, report, title=f"replaying {file}" if to not in (None, "-") else "")
+            title = f"replaying {file}" if to not in (None, "-") else ""
             try:
-                for round_ in range(bookmark.round, loop + 1):
-                    begin = Start(since=since, until=until, position=bookmark.begin(round_))
-                    async with open_source(file, **places.context()) as source:
-                        paced = Paced(source, pacer, clock=time.monotonic_ns, notify=runner.notices(notes))
-                        stamped = Stamped(paced, bookmark.stamp)
-                        committing = Committing(stamped, bookmark.put)
-                        await pump(committing, sink, where=where, start=begin, report=report, watch=watch)
-                    pacer.rewind()
+                with runner.Watch(notes, title=title) as watch:
+                    for round_ in range(bookmark.round, loop + 1):
+                        begin = Start(since=since, until=until, position=bookmark.begin(round_))
+                        async with open_source(file, **places.context()) as source:
+                            paced = Paced(source, pacer, clock=time.monotonic_ns, notify=runner.notices(notes))
+                            committing = Committing(Stamped(paced, bookmark.stamp), bookmark.put)
+                            await pump(committing, sink, where=where, start=begin, report=report, watch=watch)
+                        pacer.rewind()
                 bookmark.remove()
             finally:
-                watch.close()
                 bookmark.save()
 
     def say() -> None:

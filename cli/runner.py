@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from opsml_eventbus.flow import Ack, Batch, Notice, Report
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, MALFORMED, LOST, TAMPERED = range(6)
 SHOWN_REFUSALS = 20  # refused lines named one by one; a file full of them would scroll everything else away
-
-
-class Stopped(Exception):
-    """A signal ended the work. number: which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def run(
@@ -131,30 +123,28 @@ def interrupted(number: int) -> int:
 
 
 class Watch:
-    """Follows a pump for its user: names refused lines, moves the progress line, sums up."""
+    """Follows a pump for its user, for the length of a `with` block: names refused lines, moves the progress line."""
 
-    def __init__(self, notes: Notes, report: Report, *, title: str = "", total: int | None = None) -> None:
-        """title: shown in the progress line; empty for none. total: events expected, where that is known."""
+    def __init__(self, notes: Notes, *, title: str = "") -> None:
+        """title: shown in the progress line; empty for none."""
         self._notes = notes
-        self._report = report
         self._refused = 0
         self._progress: Any = None
         self._began = asyncio.get_running_loop().time() if title else 0.0
         if title and notes.lively:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
             from .terminal import safe
 
-            bar = [BarColumn(), TimeRemainingColumn()] if total else [TimeElapsedColumn()]
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
-                *bar,
+                TimeElapsedColumn(),
                 TextColumn("{task.fields[figures]}", markup=False),
                 console=notes.console,
                 transient=True,
             )
             self._progress.start()
-            self._task = self._progress.add_task(safe(title), total=total, figures="")
+            self._task = self._progress.add_task(safe(title), total=None, figures="")
 
     def __call__(self, batch: Batch, ack: Ack, report: Report) -> None:
         """After each batch."""
@@ -168,14 +158,16 @@ class Watch:
             figures = f"{report.shown:,} events · {rate:,.0f}/s · {lost} lost"
             self._progress.update(self._task, completed=report.shown, figures=figures)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Take the progress line away; say how many refusals were not named."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
         if self._refused > SHOWN_REFUSALS:
             self._notes.warn(f"… and {self._refused - SHOWN_REFUSALS:,} more lines were refused")
-            self._refused = 0
 
 
 def summary(report: Report, verb: str, extra: str = "") -> str:

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from . import options, places, runner, values
-from .options import Output, Selection, Window, takes
+from . import options, places, runner
+from .options import Ending, Output, Selection, Window, takes
 
 
-@takes(Selection, Window, Output)
+@takes(Ending, Selection, Window, Output)
 def tail(
     sources: Annotated[
         list[str] | None,
@@ -23,11 +23,8 @@ def tail(
         bool | None,
         typer.Option("--follow/--no-follow", "-f", help="Go on with new events. Default: not for files and pipes."),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
-    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="End after 10s, 5m …")] = None,
-    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 4 when events were lost.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit with 1 when there is no bus yet.")] = False,
     *,
+    ending: Ending,
     selection: Selection,
     window: Window,
     output: Output,
@@ -40,7 +37,7 @@ def tail(
     notes = output.notes()
     where = selection.filter(notes)
     bounds = window.bounds(notes)
-    seconds = options.parsed("--for", values.duration, for_)
+    seconds = ending.seconds
     if bounds[1] is not None:
         # Nothing that is still to come can be before a moment that has passed.
         left = (bounds[1] - time.time_ns()) / 1e9
@@ -52,22 +49,19 @@ def tail(
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            context = places.context(wait=not no_wait, notify=runner.notices(notes))
+            context = places.context(wait=not ending.no_wait, notify=runner.notices(notes))
             names = list(sources or []) or [places.source(None, notes)]
             opened = [await stack.enter_async_context(open_source(name, **context)) for name in names]
             # Asked for nothing else, a file beside a bus ends as it would alone.
             source = opened[0] if len(opened) == 1 else Merged(opened, follow_finite=follow is True)
             live = not source.finite if follow is None else follow
             start = options.start(n, bounds, default=10, follow=live)
-            if count is not None:
-                source = Limited(source, count)
-            watch = runner.Watch(notes, report)
-            try:
+            if ending.count is not None:
+                source = Limited(source, ending.count)
+            with runner.Watch(notes) as watch:
                 await pump(source, sink, where=where, start=start, report=report, watch=watch)
-            finally:
-                watch.close()
 
     gone = getattr(sink, "gone", None)
     with runner.summed_up(report, lambda: notes.say(runner.summary(report, "shown"))):
         runner.run(work, seconds=seconds, gone=gone)
-    return runner.exit_code(report, fail_on_loss=fail_on_loss)
+    return runner.exit_code(report, fail_on_loss=ending.fail_on_loss)

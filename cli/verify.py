@@ -29,7 +29,7 @@ def verify(
 
     Hashing alone cannot show that a whole log was rewritten or its end cut off: --expect and --public-key can.
     """
-    from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable
+    from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable, reason
     from opsml_eventbus.journal import parse_head, verify_journal
 
     from .terminal import Progress
@@ -44,7 +44,7 @@ def verify(
     except JournalRefused as error:
         raise UnknownEnd(file, error.reason) from error
     except OSError as error:
-        raise Unreachable(file, (error.strerror or str(error)).lower()) from error
+        raise Unreachable(file, reason(error)) from error
     if not output.pretty:
         import msgspec
 

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
+from time import time_ns
 from typing import Any, cast
 
 import msgspec
@@ -84,7 +85,7 @@ _decode_gap = msgspec.json.Decoder(_GapData).decode
 
 # A line's place in a journal: always its last three members, spelled exactly so.
 _PLACE = re.compile(rb',"seq":\d{1,20},"durable":\d{1,20},"chain":"[0-9a-f]{64}"\}\Z')
-_PLACE_BYTES = 7 + 20 + 11 + 20 + 76
+PLACE_BYTES = 7 + 20 + 11 + 20 + 76  # at most, with the closing brace
 
 
 # ── events → lines ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -334,7 +335,7 @@ def decode_line(line: bytes, *, foreign: bool = False, source: str | None = None
 def strip_place(line: bytes) -> bytes:
     """A journal's line without `seq`, `durable` and `chain`; any other line as it is."""
     if line.endswith(b'"}'):
-        match = _PLACE.search(line, max(0, len(line) - _PLACE_BYTES))
+        match = _PLACE.search(line, max(0, len(line) - PLACE_BYTES))
         if match:
             return line[: match.start()] + b"}"
     return line
@@ -495,7 +496,7 @@ def _complete(envelope: _Envelope, line: bytes, source: str) -> bytes:
         "specversion": "1.0",
         "id": new_id,
         "source": source,
-        "time": lambda: format_time(_now()),
+        "time": lambda: format_time(time_ns()),
     }
     added = []
     for name, value in missing.items():
@@ -509,11 +510,6 @@ def _complete(envelope: _Envelope, line: bytes, source: str) -> bytes:
     return b"{" + b",".join(added) + (b"" if inner == b"}" else b",") + inner
 
 
-def _now() -> int:
-    moment = datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (moment.days * 86_400 + moment.seconds) * 1_000_000_000 + moment.microseconds * 1000
-
-
 _AT = re.compile(r" - at `\$(.*)`\Z")
 
 
@@ -524,49 +520,3 @@ def _validation(error: Exception, root: str) -> tuple[str, str]:
     path = match[1] if match else ""
     reason = (text[: match.start()] if match else text).replace("`", "")
     return f"{root}{path}".lstrip("."), reason[0].lower() + reason[1:]
-
-
-# ── bytes → lines ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class LineSplitter:
-    """Chunks of bytes in, whole lines out. A line over `limit` bytes comes out once, as a MalformedLine."""
-
-    def __init__(self, limit: int = MAX_EVENT_BYTES + _PLACE_BYTES) -> None:
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._pending = 0  # bytes of the line begun, those already thrown away included
-
-    @property
-    def pending(self) -> int:
-        """Bytes of a line that has begun and not ended."""
-        return self._pending
-
-    def feed(self, chunk: bytes) -> Iterator[bytes | MalformedLine]:
-        """The lines that end in this chunk, each without its newline."""
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            self._add(chunk[start:end])
-            yield self._take()
-            start = end + 1
-        self._add(chunk[start:])
-
-    def end(self) -> bytes | MalformedLine | None:
-        """What is left when the stream ends: a line without a newline, or None."""
-        return self._take() if self._pending else None
-
-    def _add(self, part: bytes) -> None:
-        if part:
-            self._pending += len(part)
-            if self._pending <= self._limit:
-                self._parts.append(part)
-            else:
-                self._parts.clear()  # too long: only its length is of interest now
-
-    def _take(self) -> bytes | MalformedLine:
-        pending, self._pending = self._pending, 0
-        line = b"".join(self._parts)
-        self._parts.clear()
-        if pending > self._limit:
-            return MalformedLine(f"{pending:,} bytes; a line may have {MAX_EVENT_BYTES:,}", length=pending)
-        return line

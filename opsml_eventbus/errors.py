@@ -33,6 +33,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def reason(error: OSError) -> str:
+    """What the system says of an error, as a clause: `no such file or directory`."""
+    return (error.strerror or str(error)).lower()
+
+
 class EventError(Exception):
     """The root: anything this library refuses or cannot do."""
 

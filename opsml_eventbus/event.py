@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import msgspec
 
-from .errors import TypeRefused
+from .errors import InvalidEvent, TypeRefused
 
 MAX_ID_BYTES = 256  # UTF-8; room for any producer's id, and a bound on what every index of ids costs
 OWN_PREFIX = "eventbus."  # types under this prefix are ours: Gaps, and a journal's control records
@@ -253,6 +253,14 @@ def check_type(type: str, data: Any) -> None:  # noqa: A002
     if isinstance(data, Payload) and data.__event_type__ != type:
         own = data.__event_type__
         raise TypeRefused(type, f"the payload's type is {own!r}" if own else "its payload class is not registered")
+
+
+def refuse_own(item: Event | Gap) -> None:
+    """Refuse an event, read from a line, whose type is the bus's own: it could not be published. Gaps may pass, and a
+    journal's records are passed over by who reads them. Raises InvalidEvent.
+    """
+    if item.type.startswith(OWN_PREFIX) and isinstance(item, Event) and not item.type.startswith(CONTROL_PREFIX):
+        raise InvalidEvent(f"{item.type!r} is a type of the bus's own", "type")
 
 
 _time_ns: Callable[[], int] = time.time_ns

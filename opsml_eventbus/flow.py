@@ -176,10 +176,25 @@ def no_notice(notice: Notice) -> None:
     """The default: nobody is told."""
 
 
-class Source(ABC):
-    """Where events come from. Opened by `async with`; `batches` is called once."""
+class End:
+    """One end of a pump, opened by `async with`. name: as a person would write it."""
 
     name: str = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give back what is held. A second call does nothing."""
+
+
+class Source(End, ABC):
+    """Where events come from. `batches` is called once."""
 
     @property
     def finite(self) -> bool:
@@ -196,22 +211,9 @@ class Source(ABC):
     async def commit(self, position: Position) -> None:
         """Everything up to `position` has been acknowledged by the sink."""
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Give back what is held. A second call does nothing."""
-
-
-class Sink(ABC):
-    """Where events go. Opened by `async with`."""
-
-    name: str = ""
+class Sink(End, ABC):
+    """Where events go. Closing it flushes it."""
 
     @abstractmethod
     async def write(self, batch: Batch) -> Ack:
@@ -219,17 +221,6 @@ class Sink(ABC):
 
         Raises Broken (the sink is finished), Refused.
         """
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Flush and give back what is held. A second call does nothing."""
 
 
 @dataclass(slots=True)

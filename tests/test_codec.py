@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from opsml_eventbus import AuditEvent, Event, Gap, Payload, Priority, SpaceNameEvent, event_type
 from opsml_eventbus.codec import (
     MAX_EVENT_BYTES,
-    LineSplitter,
     decode_line,
     encode_line,
     format_time,
@@ -22,6 +21,7 @@ from opsml_eventbus.codec import (
 )
 from opsml_eventbus.errors import EventError, InvalidEvent, MalformedLine, TypeRefused, Unencodable
 from opsml_eventbus.event import new_id
+from opsml_eventbus.splitter import LineSplitter
 
 CANONICAL = (
     b'{"specversion":"1.0","id":"01a20a62-3be4-7c83-82e0-c39982f89478","source":"opsml","type":"audit",'

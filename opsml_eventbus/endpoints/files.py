@@ -23,12 +23,13 @@ from typing import BinaryIO
 
 from aiofiles.threadpool import wrap
 
-from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
-from ..errors import Broken, InvalidEvent, JournalRefused, MalformedLine, Refused, UnknownEnd, Unreachable
-from ..event import CONTROL_PREFIX, OWN_PREFIX, Event, Gap
+from ..codec import MAX_EVENT_BYTES, decode_line
+from ..errors import Broken, InvalidEvent, JournalRefused, MalformedLine, Refused, UnknownEnd, Unreachable, reason
+from ..event import CONTROL_PREFIX, Event, Gap, refuse_own
 from ..filter import Filter
 from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
 from ..journal.segments import COMPRESSIONS, load_zstd, unpack
+from ..splitter import LineSplitter
 
 CHUNK_BYTES = 256 * 1024  # one read; a few hundred events, and no more than that is held
 POLL_SECONDS = 0.1  # how often a followed file is looked at: below what a person notices, and no load
@@ -72,7 +73,7 @@ class FileSource(Source):
                 async for batch in stream:
                     yield batch
         except OSError as error:
-            raise Broken(self.name, _reason(error)) from error
+            raise Broken(self.name, reason(error)) from error
 
     async def _stream(self, reader: _Reader, start: Start) -> AsyncGenerator[Batch, None]:
         # One open file from the first look to the last: between two openings it could have been rotated away.
@@ -142,7 +143,7 @@ class FileSource(Source):
             # A FIFO would block until somebody writes to it.
             fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise Unreachable(self.name, _reason(error)) from error
+            raise Unreachable(self.name, reason(error)) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise Refused(self.name, "not a regular file; what comes through a pipe is read as -")
@@ -246,12 +247,12 @@ class _Reader:
     def feed(self, chunk: bytes) -> list[Batch]:
         """The batches that a chunk completes."""
         batches: list[Batch] = []
-        batch = Batch([], self.offset, 0, [])
+        batch = Batch([], self.offset)
         for line in self._splitter.feed(chunk):
             self._take(line, batch)
             if len(batch.records) >= MAX_BATCH:
                 batches.append(batch)
-                batch = Batch([], self.offset, 0, [])
+                batch = Batch([], self.offset)
         if batch.seen or batch.records:
             batches.append(batch)
         return batches
@@ -261,7 +262,7 @@ class _Reader:
         line = self._splitter.end()
         if line is None:
             return None
-        batch = Batch([], self.offset, 0, [])
+        batch = Batch([], self.offset)
         self._take(line, batch)
         return batch if batch.seen or batch.records else None
 
@@ -291,7 +292,7 @@ class _Reader:
             return
         try:
             item = decode_line(line, foreign=self._foreign)
-            _refuse_own(item)
+            refuse_own(item)
         except InvalidEvent as error:
             self._refuse(error, batch)
             return
@@ -357,12 +358,6 @@ async def _chunks(file: BinaryIO, offset: int, suffix: str) -> AsyncGenerator[by
         yield chunk
 
 
-def _refuse_own(item: Event | Gap) -> None:
-    """A type of the bus's own that is neither a Gap nor a journal's record could not be published again."""
-    if item.type.startswith(OWN_PREFIX) and isinstance(item, Event) and not item.type.startswith(CONTROL_PREFIX):
-        raise InvalidEvent(f"{item.type!r} is a type of the bus's own", "type")
-
-
 def _one_log(path: Path) -> Path:
     """The file that a path means: itself, or the one log in a directory."""
     if not path.is_dir():
@@ -380,7 +375,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_dev, state.st_ino
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

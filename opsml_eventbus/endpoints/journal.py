@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from ..codec import decode_line
-from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Unreachable
+from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Unreachable, reason
 from ..event import Gap
 from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
@@ -78,7 +78,7 @@ class JournalSource(Source):
         except JournalRefused as error:
             raise UnknownEnd(self.name, error.reason) from error
         except OSError as error:
-            raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(self.name, reason(error)) from error
 
     @property
     def finite(self) -> bool:
@@ -148,7 +148,7 @@ class JournalSource(Source):
         except JournalRefused as error:
             raise UnknownEnd(self.name, error.reason) from error
         except OSError as error:
-            raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(self.name, reason(error)) from error
 
     async def _last(self, view: _View, count: int) -> tuple[Batch, int]:
         """The last `count` matching events with the Gaps among them, and the seq behind them; read from the end."""

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import AlreadyThere, JournalFailed, UnknownEnd, Unreachable
+from ..errors import AlreadyThere, JournalFailed, UnknownEnd, Unreachable, reason
 from ..flow import Ack, Batch, Notice, Notify, Sink, no_notice
 from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
@@ -60,7 +60,7 @@ class JournalSink(Sink):
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(self.name, reason(error)) from error
         log = list_log(self._path)
         if log.segments and self._mode == "create":
             raise AlreadyThere(self.name, "exists already")
@@ -69,7 +69,7 @@ class JournalSink(Sink):
         try:
             await self._journal.__aenter__()
         except OSError as error:
-            raise Unreachable(self.name, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(self.name, reason(error)) from error
         return self
 
     async def write(self, batch: Batch) -> Ack:

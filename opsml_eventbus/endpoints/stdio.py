@@ -13,11 +13,12 @@ import stat
 import time
 from collections.abc import AsyncGenerator, Callable
 
-from ..codec import MAX_EVENT_BYTES, LineSplitter, decode_line
-from ..errors import Broken, InvalidEvent, MalformedLine, ReaderGone
-from ..event import CONTROL_PREFIX, OWN_PREFIX, Event, Gap
+from ..codec import MAX_EVENT_BYTES, decode_line
+from ..errors import Broken, InvalidEvent, MalformedLine, ReaderGone, reason
+from ..event import CONTROL_PREFIX, Event, Gap, refuse_own
 from ..filter import Filter
 from ..flow import MAX_BATCH, Ack, Batch, Record, Refusal, Sink, Source, Start
+from ..splitter import LineSplitter
 
 CHUNK_BYTES = 256 * 1024
 END_SECONDS = 1.0  # for a reader to take the rest of a line when we are told to stop
@@ -52,7 +53,7 @@ class StdinSource(Source):
             try:
                 chunk = os.read(self._fd, CHUNK_BYTES)
             except OSError as error:
-                raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+                raise Broken(self.name, reason(error)) from error
             lines = list(splitter.feed(chunk)) if chunk else [splitter.end() or b""]
             batch = Batch([])
             for line in lines:
@@ -86,8 +87,7 @@ def _decode(line: bytes | MalformedLine, source: str | None) -> Event | Gap:
     if isinstance(line, MalformedLine):
         raise line
     item = decode_line(line, foreign=True, source=source)
-    if item.type.startswith(OWN_PREFIX) and not isinstance(item, Gap) and not item.type.startswith(CONTROL_PREFIX):
-        raise InvalidEvent(f"{item.type!r} is a type of the bus's own", "type")
+    refuse_own(item)
     return item
 
 
@@ -117,7 +117,7 @@ class StdoutSink(Sink):
         except BrokenPipeError:
             raise ReaderGone(self.name, "the reader has gone") from None
         except OSError as error:
-            raise Broken(self.name, (error.strerror or str(error)).lower()) from error
+            raise Broken(self.name, reason(error)) from error
         return Ack(len(lines), refusals=refusals)
 
     async def _writable(self, rest: memoryview) -> None:

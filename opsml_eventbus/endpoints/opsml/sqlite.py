@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from ...codec import format_time
-from ...errors import Broken, EndError, Refused, Unencodable, Unreachable
+from ...errors import Broken, EndError, Refused, Unencodable, Unreachable, reason
 from ...flow import Notify, no_notice
 from .cursor import Page
 from .rows import NEEDED, TABLE, Row
@@ -158,7 +158,7 @@ class SqliteTable(Table):
         try:
             found = os.stat(self._path)  # noqa: PTH116
         except OSError as error:
-            raise Unreachable(self._name, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(self._name, reason(error)) from error
         if not stat.S_ISREG(found.st_mode):
             raise Refused(self._name, "is no file")
         return found.st_dev, found.st_ino

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from ...codec import LineSplitter, decode_line, format_time, parse_time
+from ...codec import decode_line, format_time, parse_time
 from ...errors import EventError, InvalidEvent, MalformedLine, TypeRefused
 from ...event import Event, Gap, check_type
+from ...splitter import LineSplitter
 
 VERSION = 1
 BEGINNING = ""  # as `after` and `at`: before the first event of this bus (an id is never empty)
