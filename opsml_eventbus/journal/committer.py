@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
 from .compress import compress_segment, remove_leftovers, remove_segment
 from .disk import Lock, make_folder
@@ -60,7 +62,7 @@ class Ack(NamedTuple):
     refused: int = 0
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True):
     """Lines to be written together. times: of some of them, in ns; texts: of the others, as they stand there.
     size: their bytes. future: of `loop`, to be resolved with an Ack."""
 

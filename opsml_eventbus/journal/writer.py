@@ -221,6 +221,7 @@ class Journal:
         lines: list[bytes] = []
         times: list[int] = []  # of values
         texts: list[bytes] = []  # of lines
+        allowed = {GAP_TYPE}
         redact, refused = self._redact, 0
         after: str | None = None
         for item in events:
@@ -231,8 +232,10 @@ class Journal:
                 texts.append(text)
                 after = None
                 continue
-            if ready.type.startswith(OWN_PREFIX) and ready.type != GAP_TYPE:
-                raise TypeRefused(ready.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
+            if ready.type not in allowed:
+                if ready.type.startswith(OWN_PREFIX):
+                    raise TypeRefused(ready.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
+                allowed.add(ready.type)
             try:
                 lines.append(encode_line(ready))
             except InvalidEvent:
