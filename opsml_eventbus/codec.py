@@ -360,8 +360,10 @@ def strip_place(line: bytes) -> bytes:
 def parse_time(text: str) -> int:
     """RFC 3339, any offset, any number of digits, as nanoseconds since the epoch. Raises InvalidEvent."""
     second = _seconds.get(text[:19])
-    if second is not None and _CANONICAL_FRACTION.fullmatch(text, 19):
-        return second * 1_000_000_000 + int(text[20:29])
+    if second is not None and len(text) == 30 and text[29] == "Z" and text[19] == "." and text.isascii():
+        fraction = text[20:29]
+        if fraction.isdecimal():
+            return second * 1_000_000_000 + int(fraction)
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise InvalidEvent(f"{text[:64]!r} is no RFC 3339 time", "time")
@@ -389,8 +391,12 @@ _seconds: dict[str, int] = {}  # `2026-11-23T21:48:59` → seconds since the epo
 _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_CANONICAL_FRACTION = re.compile(r"\.[0-9]{9}Z")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on both sides, UTC by construction
+
+
+def _is_canonical(text: str) -> bool:
+    """Is a time, if it is one, spelled as we spell it?"""
+    return len(text) == 30 and text[29] == "Z" and text[19] == "." and text[10] == "T" and text[17] != "6"
 
 
 def _second_number(text: str) -> int:
@@ -447,23 +453,20 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
     if not type:
         raise InvalidEvent("empty", "type")
     time = parse_time(text)
-    priority = Priority.NORMAL
-    if isinstance(envelope.priority, str):
+    name, replay, data = envelope.priority, envelope.replay, envelope.data
+    priority = _NORMAL
+    if name is not _UNSET and name is not None:
         try:
-            priority = _PRIORITIES[envelope.priority]
+            priority = _PRIORITIES[name]
         except KeyError:
-            raise InvalidEvent(f"{envelope.priority[:32]!r} is none of {', '.join(_PRIORITIES)}", "priority") from None
-    replay = envelope.replay if isinstance(envelope.replay, str) else None
-    raw = b"" if envelope.data is _UNSET else bytes(envelope.data)
+            raise InvalidEvent(f"{name[:32]!r} is none of {', '.join(_PRIORITIES)}", "priority") from None
+    raw = b"" if data is _UNSET else bytes(data)
     # What our own encoder writes is canonical and carries no attribute we do not know; comparing costs less than
     # asking for the members one by one.
     canonical = (
-        envelope.priority != "normal"
-        and envelope.priority is not None
-        and envelope.replay is not None
-        and text[10] == "T"
-        and text[17:19] != "60"  # a leap second is rewritten
-        and _CANONICAL_FRACTION.fullmatch(text, 19) is not None
+        (name is _UNSET or priority is not _NORMAL)
+        and replay is not None
+        and _is_canonical(text)
         and _encode(envelope) == line
         and not (foreign and raw and msgspec.json.format(raw, indent=-1) != raw)
     )
@@ -472,10 +475,11 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
     if type == GAP_TYPE:
         return _to_gap(id, source, time, raw, line if canonical else None)
     extensions = b"" if canonical else _extensions(line)
-    event = Event(id, source, type, time, _JsonData(raw), priority, replay, extensions, line if canonical else None)
-    if foreign and not raw and payload_type(type) is not None:
-        raise InvalidEvent("missing", "data")
+    origin = None if replay is _UNSET else replay
+    event = Event(id, source, type, time, _JsonData(raw), priority, origin, extensions, line if canonical else None)
     if foreign:
+        if not raw and payload_type(type) is not None:
+            raise InvalidEvent("missing", "data")
         event.data  # noqa: B018 - validates; a foreign event of a known type must fit it before it goes any further
     return event
 

@@ -23,10 +23,8 @@ MAX_DEPTH = 128  # arrays and objects inside one another in `data`; orjson could
 MAX_INTEGER = (1 << 64) - 1
 MIN_INTEGER = -(1 << 63)
 
-# One pass marks what matters: a digit as 0, an opening bracket as {, a byte that is not ASCII as U.
-_MARKS = bytes(
-    0x30 if 0x30 <= byte <= 0x39 else 0x7B if byte in b"[{" else 0x55 if byte > 0x7F else 0x20 for byte in range(256)
-)
+# One pass marks what matters: a digit as 0, an opening bracket as {.
+_MARKS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x7B if byte in b"[{" else 0x20 for byte in range(256))
 _LONG_NUMBER = b"0" * 19  # 2**63 has nineteen digits
 # A string that does not end is one token too: tried anew from each of its quotes, it would cost its length squared.
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
@@ -37,8 +35,10 @@ def suspicious(line: bytes) -> bool:
 
     (An exponent beyond a double, `1e999`, is not looked for here: it is refused when the value is asked for.)
     """
+    if not line.isascii():
+        return True
     marks = line.translate(_MARKS)
-    return _LONG_NUMBER in marks or b"U" in marks or marks.count(b"{") > MAX_DEPTH
+    return _LONG_NUMBER in marks or marks.count(b"{") > MAX_DEPTH
 
 
 def scrutinise(line: bytes, *, duplicates: bool = False) -> None:
