@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 from journal_support import event, ids, make, write
@@ -385,14 +386,18 @@ def test_a_stopped_process_acknowledges_nothing_it_has_not_synced(path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    seen = [process.stdout.readline().strip() for _ in range(50)]
-    process.send_signal(signal.SIGSTOP)
-    before = path.stat().st_size
-    assert path.stat().st_size == before
-    process.kill()
-    seen += process.stdout.read().split("\n")[:-1]
-    process.wait()
-    process.stdout.close()
+    try:
+        seen = [process.stdout.readline().strip() for _ in range(50)]
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)  # the signal is only sent so far: now every thread of it has stopped
+        before = path.stat().st_size
+        time.sleep(1)
+        assert path.stat().st_size == before
+    finally:
+        process.kill()
+        seen += process.stdout.read().split("\n")[:-1]
+        process.wait()
+        process.stdout.close()
     write(path, [event(1)])
     assert set(seen) <= set(ids(path))
     assert verify_journal(path).exit == 0

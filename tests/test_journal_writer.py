@@ -732,3 +732,10 @@ def test_an_event_at_the_limit_is_stored_and_one_beyond_it_is_not(path):
     assert ids(path)[0] == "fits"
     assert len(ids(path)) == 2
     assert verify_journal(path).exit == 0
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.00000000000000000001.jsonl", "log"])
+def test_a_name_no_log_can_have_is_refused_before_anything_is_touched(tmp_path, name):
+    with pytest.raises(JournalRefused):
+        Journal(tmp_path / name)
+    assert not list(tmp_path.iterdir())

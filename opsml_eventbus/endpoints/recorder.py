@@ -8,17 +8,16 @@ undone and refused; an fsync that fails is final.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import AlreadyThere, JournalFailed, UnknownEnd, Unreachable, reason
+from ..errors import AlreadyThere, JournalFailed, JournalRefused, UnknownEnd, Unreachable, reason
 from ..flow import Ack, Batch, Notice, Notify, Sink, no_notice
 from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
 from ..journal.format import PLACE_BYTES
-from ..journal.segments import list_log, parse_segment
+from ..journal.segments import check_live, list_log
 from ..journal.succession import peek_open
 
 Mode = Literal["create", "append", "overwrite"]
@@ -36,13 +35,10 @@ class JournalSink(Sink):
     def __init__(self, path: str | Path, *, mode: Mode = "create", notify: Notify = no_notice, **options: Any) -> None:
         self._path = Path(path)
         self.name = str(path)
-        if self._path.suffix in (".gz", ".zst"):
-            raise UnknownEnd(self.name, "compressed files are read, not written; record to a .jsonl file")
-        segment = parse_segment(self._path)
-        if segment is not None:
-            raise UnknownEnd(self.name, f"a finished file of {segment[0].name}; record to that")
-        if not self._path.suffix and (self._path.is_file() or not os.path.lexists(self._path)):
-            raise UnknownEnd(self.name, "a log's name has an ending, such as .jsonl: its finished files are told by it")
+        try:
+            check_live(self._path)
+        except JournalRefused as error:
+            raise UnknownEnd(self.name, error.reason) from error
         self._mode = mode
         self._most_lines = options.get("rotate_count") or sys.maxsize
         self._most_bytes = options.get("rotate_size") or sys.maxsize

@@ -73,6 +73,17 @@ def parse_segment(path: Path) -> tuple[Path, int] | None:
     return path.with_name(match["stem"] + match["suffix"]), int(match["first"])
 
 
+def check_live(path: Path) -> None:
+    """Refuse a path at which no log can be written. Raises JournalRefused."""
+    if path.suffix in COMPRESSIONS.values():
+        raise JournalRefused(str(path), "compressed files are read, not written; record to a .jsonl file")
+    segment = parse_segment(path)
+    if segment is not None:
+        raise JournalRefused(str(path), f"a finished file of {segment[0].name}; record to that")
+    if not path.suffix and (path.is_file() or not os.path.lexists(path)):
+        raise JournalRefused(str(path), "a log's name has an ending, such as .jsonl: its finished files are told by it")
+
+
 def find_log(path: str | Path) -> Log:
     """The log that `path` means: a live path, a segment, or a folder with one log in it.
 

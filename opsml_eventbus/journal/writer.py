@@ -34,6 +34,7 @@ from .format import CHAIN_BYTES, Head, format_bound
 from .live import Fsync, Notify
 from .recovery import Recovery
 from .redact import Redaction
+from .segments import check_live
 from .sign import Signer
 
 Item = Event | Gap | bytes
@@ -72,7 +73,8 @@ class Journal:
     sign_key: Ed25519 private key (PEM, OpenSSH, or a file): checkpoints and seals carry signed heads.
     on_notice: told, in the loop's thread, what the operator should know.
 
-    Entering raises JournalBusy, JournalRefused, JournalDamaged, JournalFailed, OSError.
+    Raises ValueError: an argument without sense. JournalRefused: a name no log can have. Entering raises JournalBusy,
+    JournalRefused, JournalDamaged, JournalFailed, OSError.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Journal:
             raise ValueError(f"keep: {keep} is less than nothing")
         if on_error not in ("halt", "block"):
             raise ValueError(f"on_error {on_error!r} is none of halt, block")
+        check_live(self.path)
         check_compression(self.path, compress)
         self._policy = Policy(
             *parse_fsync(fsync), rotate_size, rotate_count, rotate_every, keep, compress, on_error, min_free
