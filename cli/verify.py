@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
 from .options import Output, takes
 
+if TYPE_CHECKING:
+    from opsml_eventbus.journal import Finding, Report
+
 SHOWN = 100  # findings drawn one by one; `-o json` has every one
+SPOOL_BYTES = 4 << 20  # of findings held in memory: a log whose line ends were changed has one a line
 
 
 @takes(Output)
@@ -37,19 +43,20 @@ def verify(
     notes = output.notes()
     head = options.parsed("--expect", parse_head, expect)
     key = None if public_key is None else options.readable("--public-key", public_key)
-    keep = SHOWN if output.pretty else sys.maxsize
-    try:
-        with Progress(notes, f"verifying {file}") as progress:
-            report = verify_journal(file, expect=head, public_key=key, on_progress=progress, keep=keep)
-    except JournalRefused as error:
-        raise UnknownEnd(file, error.reason) from error
-    except OSError as error:
-        raise Unreachable(file, reason(error)) from error
-    if not output.pretty:
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(report.as_dict()).decode() + "\n")
-        return report.exit
+    with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+        keep = None if output.pretty else _keeper(spool)
+        try:
+            with Progress(notes, f"verifying {file}") as progress:
+                report = verify_journal(
+                    file, expect=head, public_key=key, on_progress=progress, on_finding=keep, keep=SHOWN
+                )
+        except JournalRefused as error:
+            raise UnknownEnd(file, error.reason) from error
+        except OSError as error:
+            raise Unreachable(file, reason(error)) from error
+        if not output.pretty:
+            _write_json(report, spool)
+            return report.exit
     from .render import counted, say, verdict
 
     lines = [str(finding) for finding in report.findings]
@@ -61,3 +68,33 @@ def verify(
         lines.append(f"head {report.head} · durable to seq {report.durable:,}")
     say(lines, output.color)
     return report.exit
+
+
+def _keeper(spool: IO[bytes]) -> Callable[[Finding], None]:
+    """Findings put aside until all is read: only then is it known what was torn and what altered."""
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+
+    def keep(finding: Finding) -> None:
+        spool.write(encode(finding) + b"\n")
+
+    return keep
+
+
+def _write_json(report: Report, spool: IO[bytes]) -> None:
+    """The report as one JSON document, every finding in it."""
+    import msgspec
+
+    from opsml_eventbus.journal import Finding
+
+    decode = msgspec.json.Decoder(Finding).decode
+    members = {name: value for name, value in report.as_dict().items() if name != "findings"}
+    write = sys.stdout.write
+    write(msgspec.json.encode(members).decode()[:-1] + ',"findings":[')
+    separator = ""
+    spool.seek(0)
+    for line in spool:
+        write(separator + msgspec.json.encode(decode(line).judged(report.durable)).decode())
+        separator = ","
+    write("]}\n")

@@ -105,7 +105,7 @@ def walk_bytes(files: Sequence[tuple[int | None, bytes]]) -> int:
             walk.feed(block)
         walk.end()
     walk.finish()
-    kinds = {walk.judge(finding).kind for finding in findings}
+    kinds = {finding.judged(walk.durable).kind for finding in findings}
     least = walk.least_damage
     if kinds & TAMPERED or (least is not None and least <= walk.durable):
         return 5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -243,6 +245,30 @@ def test_every_finding_is_listed(cli: CommandLine) -> None:
     assert set(report["findings"][0]) == {"kind", "file", "line", "byte", "seq", "reason"}
     drawn = cli.run("verify", "log.jsonl", "-o", "pretty", check=5).out.decode().splitlines()
     assert "1,401 more" in drawn[100]
+
+
+PEAK = """
+import sys
+from opsml_eventbus_cli.main import main
+try:
+    main()
+except SystemExit:
+    pass
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0], file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_as_many_findings_as_lines_take_no_memory(cli: CommandLine, log: Path) -> None:
+    def peak(count: int) -> int:
+        damaged = cli.folder / f"damaged{count}.jsonl"
+        damaged.write_bytes(log.read_bytes() + b"rubbish\n" * count + log.read_bytes())
+        command = [sys.executable, "-c", PEAK, "verify", str(damaged), "-o", "json"]
+        done = subprocess.run(command, capture_output=True, check=True)
+        assert len(json.loads(done.stdout)["findings"]) > count
+        return int(done.stderr.splitlines()[-1])
+
+    assert peak(120_000) - peak(1_000) < 16_000, "kB; it was 65,000 when they were kept"
 
 
 def test_a_signed_log_cannot_be_cut_back_unseen(cli: CommandLine, log: Path) -> None:

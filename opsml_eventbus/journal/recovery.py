@@ -202,7 +202,7 @@ class _Opening:
         """Raise unless all that was found is a torn tail."""
         if opened is None and walk.lines == 0 and walk.head.seq == 0 and not _may_be_torn_open(self.live):
             raise JournalRefused(str(self.live), "it is there and is no journal: its first line is no open record")
-        judged = [walk.judge(finding) for finding in findings]
+        judged = [finding.judged(walk.durable) for finding in findings]
         worst = next((finding for finding in judged if finding.kind != "torn"), None)
         finding = worst or judged[0]
         reason = finding.reason

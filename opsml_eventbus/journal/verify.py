@@ -93,13 +93,16 @@ def verify_journal(
     """Check a whole log (live path or folder) or one segment.
 
     expect: a line that must be there with that chain value. public_key: Ed25519, PEM or OpenSSH text, or a file.
-    on_finding: told every finding as it comes; `torn` may still turn out to be `altered`, which the report says.
+    on_finding: told every finding as it comes; `Finding.judged(report.durable)` is what it turned out to be.
     on_progress: told the decompressed bytes read so far, about every MiB. keep: findings that the report keeps.
     Raises FileNotFoundError; JournalRefused: a folder with several logs, or a missing extra.
     """
     log = find_log(path)
     report = Report(str(path))
-    if _unchained(log, report):
+    if (unchained := _unchained(log)) is not None:
+        report.findings, report.count, report.exit = [unchained], 1, 3
+        if on_finding is not None:
+            on_finding(unchained)
         return report
     _Check(log, report, expect, public_key, on_finding, on_progress, keep).run()
     return report
@@ -154,7 +157,7 @@ class _Check:
             if (self._verifier.through or 0) < walk.head.seq - 1:
                 first = (self._verifier.through or 0) + 1
                 self._end_finding("unsigned", f"no signature covers seq {first} to {walk.head.seq}")
-        report.findings = [walk.judge(finding) for finding in report.findings]
+        report.findings = [finding.judged(walk.durable) for finding in report.findings]
         least = walk.least_damage
         if self._kinds & TAMPERED or (least is not None and least <= walk.durable):
             report.exit = 5
@@ -252,19 +255,17 @@ def _is_at(path: Path, status: os.stat_result) -> bool:
     return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
 
 
-def _unchained(log: Log, report: Report) -> bool:
+def _unchained(log: Log) -> Finding | None:
     """Plain JSONL has no chain; saying so once is better than calling each line damaged."""
     segment = log.segments[0]
     try:
         with closing(segment.open()) as stream:
             beginning = stream.read(64 << 10)
     except (OSError, EOFError, ValueError):
-        return False
+        return None
     if not beginning.startswith(b"{") or embedded_places(beginning) or b"\n" not in beginning or len(log.segments) > 1:
-        return False
-    finding = Finding("unchained", segment.path.name, 1, 0, 0, "no chain: plain JSON lines, nothing to check")
-    report.findings, report.count, report.exit = [finding], 1, 3
-    return True
+        return None
+    return Finding("unchained", segment.path.name, 1, 0, 0, "no chain: plain JSON lines, nothing to check")
 
 
 def _reason(error: Exception) -> str:

@@ -65,6 +65,11 @@ class Finding:
     seq: int
     reason: str
 
+    def judged(self, durable: int) -> Finding:
+        """In the light of all that was read: torn is only what lies behind `durable`, the last seq known to be on
+        disk."""
+        return replace(self, kind="altered") if self.kind == "torn" and self.seq <= durable else self
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: byte {self.byte}: {self.kind}: {self.reason}"
 
@@ -157,12 +162,6 @@ class Walk:
     def least_damage(self) -> int | None:
         """The least seq of what was told as torn: at or before `durable` it was altered."""
         return self._damage[0] if self._damage else None
-
-    def judge(self, finding: Finding) -> Finding:
-        """A finding told as torn, in the light of everything read."""
-        if finding.kind == "torn" and finding.seq <= self.durable:
-            return replace(finding, kind="altered")
-        return finding
 
     # ── lines ──
 
