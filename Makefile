@@ -33,12 +33,11 @@ pytest: $(STAMP)
 # The tests on every supported Python that is found: on the PATH, or among pyenv's.
 pythons:
 	@for version in 3.11 3.12 3.13; do \
-	    python=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
-	    if $$python --version 2>/dev/null; then \
-	        $(MAKE) --no-print-directory pytest PYTHON=$$python VENV=.venv-$$version || exit 1; \
-	    else \
-	        echo "NOT TESTED HERE: no Python $$version on this machine"; \
-	    fi; \
+	    for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python none; do \
+	        if $$python --version 2>/dev/null; then break; fi; \
+	    done; \
+	    if [ $$python = none ]; then echo "NOT TESTED HERE: no Python $$version on this machine"; continue; fi; \
+	    $(MAKE) --no-print-directory pytest PYTHON=$$python VENV=.venv-$$version || exit 1; \
 	done
 
 lint: $(STAMP)
