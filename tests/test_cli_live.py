@@ -30,7 +30,8 @@ def test_demo_tail_record_replay_in_three_terminals(cli: CommandLine) -> None:
     demo = cli.start("demo", "--rate", "200", "--no-tail").says("served on")
     tail = cli.start("tail", "--type", "audit", "--op", "delete", "-n", "0")
     record = cli.start("record", "audit.jsonl")
-    until(lambda: Path(cli.folder / "audit.jsonl").exists() and len(tail.ids) > 3, "deletions")
+    log = cli.folder / "audit.jsonl"
+    until(lambda: len(tail.ids) > 3 and log.exists() and b'"Delete"' in log.read_bytes(), "deletions")
     recorded = record.stop()
     assert "0 lost" in recorded.err
     replay = cli.run("replay", "audit.jsonl", "--speed", "10x")
