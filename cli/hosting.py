@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .terminal import Notes
 
 JOIN_SECONDS = 0.7  # who follows a name looks for new buses of it twice a second
-CAPACITY = 4096  # events: some seconds of a busy server, some 6 to 10 MB with what is written of them
+CAPACITY = 4096  # events a lane: some seconds of a busy server; 40 MB when all four lanes are full
 
 
 def socket(endpoint: str) -> Path:
