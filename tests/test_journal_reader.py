@@ -23,6 +23,7 @@ from opsml_eventbus.journal import (
     read_backwards,
     read_journal,
     reader,
+    succession,
     verify,
     verify_journal,
 )
@@ -30,8 +31,8 @@ from opsml_eventbus.journal.compress import compress_segment, remove_segment
 from opsml_eventbus.journal.format import time_text
 from opsml_eventbus.journal.lines import LINE_BYTES, read_blocks
 from opsml_eventbus.journal.seek import offset_behind, offset_of_time
-from opsml_eventbus.journal.segments import list_log
-from opsml_eventbus.journal.succession import open_following
+from opsml_eventbus.journal.segments import list_log, segment_path
+from opsml_eventbus.journal.succession import open_following, peek_open
 
 
 @pytest.fixture(autouse=True)
@@ -295,6 +296,59 @@ def test_a_file_finished_between_looking_and_opening_is_not_skipped(path):
     stream.close()
     file.close()
     assert segment.first == 1
+
+
+def half_a_rotation(path, first):
+    """Between its two renames: the live file has its own name, and its successor is not there yet."""
+    path.rename(segment_path(path, first))
+
+
+def test_a_file_renamed_between_two_looks_is_not_the_end(path, monkeypatch):
+    """No sealed file behind, then no live one either: it was renamed in between, and all it holds would be missing."""
+    make(path, [[1], [2]], rotate_after=(1,))
+    first, live = list_log(path).segments
+    begun = peek_open(live).first
+
+    def peek(segment):
+        if path.exists():
+            half_a_rotation(path, begun)
+        return peek_open(segment)
+
+    monkeypatch.setattr(succession, "peek_open", peek)
+    segment, stream = open_following(path, first.first, lambda segment: segment.open())
+    stream.close()
+    assert segment.first == begun
+
+
+def test_a_log_is_there_in_the_middle_of_its_first_rotation(path, monkeypatch):
+    make(path, [[1]])
+    listing = os.listdir
+
+    def listdir(folder):
+        names = listing(folder)
+        if path.exists():
+            half_a_rotation(path, 1)
+        return names
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert [segment.first for segment in find_log(path).segments] == [1]
+
+
+def test_a_large_folder_is_listed_until_nothing_changes(path, monkeypatch):
+    """What is compressed while a folder is read in pieces can be missed under both its names."""
+    make(path, [[number] for number in range(3)], rotate_after=(1, 2))
+    (path.parent / "others").mkdir()
+    for number in range(120):
+        (path.parent / f"{number}.txt").touch()
+    finished = segment_path(path, 1)
+    listing, calls = os.listdir, []
+
+    def listdir(folder):
+        calls.append(folder)
+        return [name for name in listing(folder) if len(calls) > 1 or name != finished.name]
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert list_log(path).sealed[0].first == 1
 
 
 def test_a_file_that_vanishes_while_it_is_opened_is_looked_for_again(path):

@@ -22,6 +22,10 @@ COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst"}
 SEQ_DIGITS = 20
 _SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<first>\d{20})(?P<suffix>\.[^.]+)(?P<packed>\.gz|\.zst)?")
 _LIVE_SUFFIX = ".jsonl"
+# A large folder is listed in several system calls, and a file that is compressed in between can be missed under both
+# its names: such a folder is listed until nothing changes. (32 KiB a call, some 300 names of the longest kind.)
+_AT_ONCE = 100
+_TRIES = 10
 _BOMB_BYTES = 64 << 20  # less than this may unpack from anything
 _BOMB_RATIO = 100  # a chain value alone is 32 bytes that cannot be compressed: real logs reach 20
 
@@ -104,6 +108,12 @@ def find_log(path: str | Path) -> Log:
 
 def list_log(live: Path) -> Log:
     """The files of the log at `live`; none when there is no such log."""
+    log = _look(live)
+    # Without a live file, a rotation may have renamed it between the two looks that this takes: it has its name by now.
+    return log if log.segments and log.segments[-1].first is None else _look(live)
+
+
+def _look(live: Path) -> Log:
     found: dict[int, list[Path]] = {}
     for entry in _names(live.parent):
         name = parse_segment(live.with_name(entry))
@@ -123,9 +133,14 @@ def list_log(live: Path) -> Log:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
+        names = os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
+        for _ in range(_TRIES if len(names) > _AT_ONCE else 0):
+            before, names = names, os.listdir(folder)  # noqa: PTH208
+            if set(names) == set(before):
+                break
     except FileNotFoundError:
         return []
+    return names
 
 
 def _only_log(folder: Path) -> Path:

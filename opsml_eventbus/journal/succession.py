@@ -55,7 +55,11 @@ def _following(live: Path, behind: int) -> Segment | None:
     opened = peek_open(segment)
     if opened is not None and opened.first <= behind:
         return None
-    return segment if live.exists() else None
+    if live.exists():
+        return segment
+    # Taken away since the first look. If it was by a rotation, which renames it before it puts another in its place, it
+    # has its new name by now.
+    return _sealed_behind(live, behind)
 
 
 def read_open(segment: Segment) -> Open | None:
