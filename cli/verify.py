@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +33,10 @@ def verify(
 
     Hashing alone cannot show that a whole log was rewritten or its end cut off: --expect and --public-key can.
     """
+    from tempfile import SpooledTemporaryFile
+
+    import msgspec
+
     from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable, reason
     from opsml_eventbus.journal import parse_head, verify_journal
 
@@ -44,11 +46,15 @@ def verify(
     head = options.parsed("--expect", parse_head, expect)
     key = None if public_key is None else options.readable("--public-key", public_key)
     with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-        keep = None if output.pretty else _keeper(spool)
+
+        def put_aside(finding: Finding) -> None:
+            spool.write(msgspec.json.encode(finding) + b"\n")
+
+        found = None if output.pretty else put_aside
         try:
             with Progress(notes, f"verifying {file}") as progress:
                 report = verify_journal(
-                    file, expect=head, public_key=key, on_progress=progress, on_finding=keep, keep=SHOWN
+                    file, expect=head, public_key=key, on_progress=progress, on_finding=found, keep=SHOWN
                 )
         except JournalRefused as error:
             raise UnknownEnd(file, error.reason) from error
@@ -70,20 +76,8 @@ def verify(
     return report.exit
 
 
-def _keeper(spool: IO[bytes]) -> Callable[[Finding], None]:
-    """Findings put aside until all is read: only then is it known what was torn and what altered."""
-    import msgspec
-
-    encode = msgspec.json.Encoder().encode
-
-    def keep(finding: Finding) -> None:
-        spool.write(encode(finding) + b"\n")
-
-    return keep
-
-
 def _write_json(report: Report, spool: IO[bytes]) -> None:
-    """The report as one JSON document, every finding in it."""
+    """The report as one JSON document, every finding in it: only now is it known what was torn and what altered."""
     import msgspec
 
     from opsml_eventbus.journal import Finding

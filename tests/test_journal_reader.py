@@ -337,7 +337,6 @@ def test_a_log_is_there_in_the_middle_of_its_first_rotation(path, monkeypatch):
 def test_a_large_folder_is_listed_until_nothing_changes(path, monkeypatch):
     """What is compressed while a folder is read in pieces can be missed under both its names."""
     make(path, [[number] for number in range(3)], rotate_after=(1, 2))
-    (path.parent / "others").mkdir()
     for number in range(120):
         (path.parent / f"{number}.txt").touch()
     finished = segment_path(path, 1)

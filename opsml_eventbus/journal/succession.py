@@ -48,18 +48,13 @@ def _sealed_behind(live: Path, behind: int) -> Segment | None:
 
 
 def _following(live: Path, behind: int) -> Segment | None:
-    sealed = _sealed_behind(live, behind)
-    if sealed is not None:
-        return sealed
-    segment = Segment(live, None)
-    opened = peek_open(segment)
-    if opened is not None and opened.first <= behind:
-        return None
-    if live.exists():
-        return segment
-    # Taken away since the first look. If it was by a rotation, which renames it before it puts another in its place, it
-    # has its new name by now.
-    return _sealed_behind(live, behind)
+    for segment in list_log(live).segments:
+        if segment.first is None:
+            opened = peek_open(segment)
+            return None if opened is not None and opened.first <= behind else segment
+        if segment.first > behind:
+            return segment
+    return None
 
 
 def read_open(segment: Segment) -> Open | None:
