@@ -152,7 +152,7 @@ def forecast(rehearsal: Rehearsal, pacer: Pacer) -> list[str]:
     """What a dry run found: from when to when, how long at this pace, how much of it out of order."""
     if rehearsal.first is None or rehearsal.last is None:
         return []
-    from opsml_eventbus.codec import format_time
+    from opsml_eventbus.timestamps import format_time
 
     from .render import duration
 

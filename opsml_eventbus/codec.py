@@ -24,7 +24,6 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from time import time_ns
 from typing import Any, cast
 
@@ -45,6 +44,7 @@ from .event import (
     payload_type,
 )
 from .scrutiny import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, scrutinise, suspicious
+from .timestamps import format_time, parse_time
 
 MAX_EVENT_BYTES = 1 << 20  # an OpsML create is 530 B; 1 MiB leaves room and bounds a client's memory
 
@@ -133,25 +133,6 @@ def encoded_data(type: str, data: Any) -> EncodedData:  # noqa: A002
 
 
 _FLAT = frozenset({str, int, bool, type(None)})
-
-
-def format_time(time: int) -> str:
-    """Nanoseconds since the epoch as RFC 3339, nine digits, `Z`. Raises Unencodable outside the years 1 to 9999."""
-    digits = str(time)  # the last nine are the fraction: cheaper than dividing and padding
-    try:
-        return f"{_second_texts[digits[:-9]]}.{digits[-9:]}Z"
-    except KeyError:
-        pass
-    second, fraction = divmod(time, 1_000_000_000)
-    text = _second_text(second)
-    if second > 0:
-        if len(_second_texts) >= 4096:
-            _second_texts.clear()
-        _second_texts[digits[:-9]] = text
-    return f"{text}.{fraction:09d}Z"
-
-
-_second_texts: dict[str, str] = {}  # by the second's digits: a log's events share theirs with their neighbours
 
 
 def _check_envelope(event: Event) -> None:
@@ -309,14 +290,6 @@ def _refuse_unfaithful(value: Any, place: str, depth: int = 1) -> None:
             raise Unencodable(f"{type(value).__name__} has no JSON form", place)
 
 
-def _second_text(second: int) -> str:
-    try:
-        moment = datetime(1970, 1, 1) + timedelta(seconds=second)  # noqa: DTZ001 - UTC by construction
-    except OverflowError:
-        raise Unencodable("a time outside the years 1 to 9999", "time") from None
-    return moment.isoformat(timespec="seconds")
-
-
 # ── lines → events ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -355,59 +328,6 @@ def strip_place(line: bytes) -> bytes:
         if match:
             return line[: match.start()] + b"}"
     return line
-
-
-def parse_time(text: str) -> int:
-    """RFC 3339, any offset, any number of digits, as nanoseconds since the epoch. Raises InvalidEvent."""
-    second = _seconds.get(text[:19])
-    if second is not None and len(text) == 30 and text[29] == "Z" and text[19] == "." and text.isascii():
-        fraction = text[20:29]
-        if fraction.isdecimal():
-            return second * 1_000_000_000 + int(fraction)
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise InvalidEvent(f"{text[:64]!r} is no RFC 3339 time", "time")
-    date, clock, fraction, offset = match.groups()
-    second = _second_number(f"{date}T{clock}")
-    if offset not in ("Z", "z"):
-        hours, minutes = int(offset[1:3]), int(offset[4:6])
-        if hours > 23 or minutes > 59:
-            raise InvalidEvent(f"{offset!r} is no offset", "time")
-        distance = hours * 3600 + minutes * 60
-        second += distance if offset[0] == "-" else -distance
-    elif len(_seconds) < 4096 and second <= _LAST_SECOND:  # a log's lines share their seconds with their neighbours
-        _seconds[f"{date}T{clock}"] = second
-    else:
-        _seconds.clear()
-    if not _FIRST_SECOND <= second <= _LAST_SECOND:  # by its offset, or by a leap second
-        raise InvalidEvent(f"{text[:64]!r} is outside the years 1 to 9999", "time")
-    return second * 1_000_000_000 + int((fraction or "")[:9].ljust(9, "0"))
-
-
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
-_seconds: dict[str, int] = {}  # `2026-11-23T21:48:59` → seconds since the epoch
-
-
-_RFC3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on both sides, UTC by construction
-
-
-def _is_canonical(text: str) -> bool:
-    """Is a time, if it is one, spelled as we spell it?"""
-    return len(text) == 30 and text[29] == "Z" and text[19] == "." and text[10] == "T" and text[17] != "6"
-
-
-def _second_number(text: str) -> int:
-    try:
-        # RFC 3339 allows a leap second; POSIX time has none: it is the second after :59.
-        leap = 1 if text.endswith(":60") else 0
-        moment = datetime.strptime(f"{text[:-2]}59" if leap else text, "%Y-%m-%dT%H:%M:%S")  # noqa: DTZ007
-    except ValueError:
-        raise InvalidEvent(f"{text[:64]!r} is no date and time", "time") from None
-    distance = moment - _EPOCH
-    return distance.days * 86_400 + distance.seconds + leap
 
 
 class _JsonData(EncodedData):
@@ -466,7 +386,7 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
     canonical = (
         (name is _UNSET or priority is not _NORMAL)
         and replay is not None
-        and _is_canonical(text)
+        and text == format_time(time)
         and _encode(envelope) == line
         and not (foreign and raw and msgspec.json.format(raw, indent=-1) != raw)
     )

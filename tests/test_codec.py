@@ -15,13 +15,12 @@ from opsml_eventbus.codec import (
     MAX_EVENT_BYTES,
     decode_line,
     encode_line,
-    format_time,
-    parse_time,
     strip_place,
 )
 from opsml_eventbus.errors import EventError, InvalidEvent, MalformedLine, TypeRefused, Unencodable
 from opsml_eventbus.event import new_id
 from opsml_eventbus.splitter import LineSplitter
+from opsml_eventbus.timestamps import format_time, parse_time
 
 CANONICAL = (
     b'{"specversion":"1.0","id":"01a20a62-3be4-7c83-82e0-c39982f89478","source":"opsml","type":"audit",'

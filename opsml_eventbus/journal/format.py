@@ -33,9 +33,10 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from ..codec import encode_line, format_time, parse_time
+from ..codec import encode_line
 from ..errors import InvalidEvent
 from ..event import CONTROL_PREFIX, Event, new_id
+from ..timestamps import format_time, parse_time
 
 FORMAT = 1
 DOMAIN = b"eventbus/journal/v1\0"

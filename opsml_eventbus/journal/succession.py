@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..codec import parse_time
 from ..errors import InvalidEvent
+from ..timestamps import parse_time
 from .format import Open, read_control, time_text
 from .segments import Segment, list_log
 

@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from ...codec import MAX_EVENT_BYTES, encode_data, encode_line, encoded_data, parse_time
+from ...codec import MAX_EVENT_BYTES, encode_data, encode_line, encoded_data
 from ...errors import InvalidEvent
 from ...event import Event
+from ...timestamps import parse_time
 
 Row = Mapping[str, Any]  # a row by column name, in the table's order
 

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from ...codec import format_time
 from ...errors import Broken, EndError, Refused, Unencodable, Unreachable, reason
 from ...flow import Notify, no_notice
+from ...timestamps import format_time
 from .cursor import Page
 from .rows import NEEDED, TABLE, Row
 from .table import Table, TableSource, TryAgain

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...codec import parse_time
 from ...errors import Broken, EndError, InvalidEvent, MalformedLine, Refused, Unreachable
 from ...splitter import LineSplitter
+from ...timestamps import parse_time
 from . import protocol
 from .folder import Standing, check_length, is_live, live_sockets, socket_path, standing_sockets
 from .protocol import VERSION, Greeting, Rejection, Reply, Request, parse_reply

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from ...codec import decode_line, format_time, parse_time
+from ...codec import decode_line
 from ...errors import EventError, InvalidEvent, MalformedLine, TypeRefused
 from ...event import Event, Gap, check_type
 from ...splitter import LineSplitter
+from ...timestamps import format_time, parse_time
 
 VERSION = 1
 BEGINNING = ""  # as `after` and `at`: before the first event of this bus (an id is never empty)
