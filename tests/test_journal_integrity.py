@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
-from journal_support import event, ids, line_ends, lines, make, restore, snapshot, walk_bytes, write
+from journal_support import (
+    damages,
+    event,
+    ids,
+    line_ends,
+    lines,
+    make,
+    open_plain,
+    restore,
+    snapshot,
+    walk_bytes,
+    write,
+)
 
-from opsml_eventbus.errors import JournalRefused
-from opsml_eventbus.journal import Head, parse_head, reader, verify, verify_journal
+from opsml_eventbus.codec import decode_line
+from opsml_eventbus.errors import JournalDamaged, JournalRefused
+from opsml_eventbus.event import Gap
+from opsml_eventbus.journal import Head, Line, parse_head, read_journal, reader, repair, verify, verify_journal
 from opsml_eventbus.journal.format import write_lines
-from opsml_eventbus.journal.segments import list_log
+from opsml_eventbus.journal.segments import list_log, segment_path
 
 BATCHES = [[1, 2], [3], [4, 5, 6], [7], [8, 9]]
 
@@ -187,6 +203,119 @@ def test_a_file_of_another_log_is_tampering(four, tmp_path):
     assert "foreign" in {finding.kind for finding in report.findings}
 
 
+def _other_log(log):
+    return make(log.parent.parent / "other" / "audit.jsonl", [[1], [2]]).read_bytes()
+
+
+def _first_file_again(log):
+    return min(log.parent.glob("audit.0*")).read_bytes()
+
+
+def _open_record_and_garbage(log):
+    return _first_file_again(log).split(b"\n")[0] + b"\nnothing of a journal\n"
+
+
+LIVE = [_other_log, _first_file_again, _open_record_and_garbage]
+
+
+@pytest.mark.parametrize("content", LIVE)
+def test_a_live_file_that_cannot_follow_the_finished_ones_is_tampering(four, content):
+    four.write_bytes(content(four))
+    report = verify_journal(four)
+    assert report.exit == 5
+    assert report.files[-1] == "audit.jsonl"
+    assert [damage.file for damage in damages(four)][:1] == ["audit.jsonl"]
+    assert ids(four)[:6] == ["e1", "e2", "e3", "e4", "e5", "e6"]
+
+
+@pytest.mark.parametrize("content", LIVE)
+def test_a_live_file_that_cannot_follow_is_not_written_on(four, content):
+    four.write_bytes(content(four))
+    before = snapshot(four.parent)
+    with pytest.raises(JournalDamaged):
+        write(four, [event(8)])
+    before[f"{four.name}.lock"] = snapshot(four.parent)[f"{four.name}.lock"]  # it says who tried
+    assert snapshot(four.parent) == before
+
+
+@pytest.mark.parametrize("content", LIVE)
+def test_repair_takes_nothing_from_a_live_file_that_cannot_follow(four, content):
+    there = content(four)
+    four.write_bytes(there)
+    done = repair(four)
+    assert done.kept[0].read_bytes() == there
+    assert (done.salvaged, verify_journal(four).exit) == (0, 0)
+    shown = [decode_line(item.line) for item in read_journal(four) if isinstance(item, Line)]
+    assert [item.id for item in shown[:-1]] == ["e1", "e2", "e3", "e4", "e5", "e6"]
+    assert isinstance(shown[-1], Gap)  # what stood in the file before is not known
+
+
+def test_a_missing_file_is_not_written_behind(four):
+    max(four.parent.glob("audit.0*")).unlink()
+    with pytest.raises(JournalDamaged, match="does not join"):
+        write(four, [event(8)])
+
+
+@pytest.mark.parametrize("name", [2, 300])
+def test_a_finished_file_copied_under_another_name_is_tampering_and_read_once(four, name):
+    second = sorted(four.parent.glob("audit.0*"))[1]
+    shutil.copy(second, segment_path(four, name))
+    report = verify_journal(four)
+    assert report.exit == 5
+    assert len(report.files) == 5
+    assert sorted(ids(four)) == sorted([*(f"e{number}" for number in range(1, 8)), "e3", "e4"])
+    assert damages(four)
+    assert repair(four).left == 2
+    assert (ids(four), verify_journal(four).exit) == ([f"e{number}" for number in range(1, 8)], 0)
+
+
+def test_a_finished_file_under_a_wrong_name_is_tampering_and_read_once(four):
+    second = sorted(four.parent.glob("audit.0*"))[1]
+    second.rename(segment_path(four, 300))
+    report = verify_journal(four)
+    assert report.exit == 5
+    assert len(report.files) == 4
+    assert sorted(ids(four)) == [f"e{number}" for number in range(1, 8)]
+
+
+def test_a_finished_file_that_is_a_folder_or_a_pipe_is_tampering_and_the_others_are_read(four):
+    second = sorted(four.parent.glob("audit.0*"))[1]
+    second.unlink()
+    for make_special in (Path.mkdir, os.mkfifo):
+        make_special(second)
+        report = verify_journal(four)
+        assert (report.exit, len(report.files)) == (5, 4)
+        assert (report.findings[0].kind, report.findings[0].file) == ("unreadable", second.name)
+        assert ids(four) == ["e1", "e2", "e5", "e6", "e7"]
+        assert damages(four)[0].file == second.name
+        second.rmdir() if second.is_dir() else second.unlink()
+
+
+def test_a_pipe_or_a_device_is_no_journal(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", Path("/dev/zero")):
+        with pytest.raises(JournalRefused, match=r"a (pipe|device); a journal is a regular file"):
+            verify_journal(path)
+
+
+@pytest.mark.parametrize("fsync", ["always", "never"])
+def test_a_last_finished_file_without_its_seal_is_tampering_unless_nothing_was_synced(tmp_path, fsync):
+    """It gets its name when its seal is on disk. No live file stands behind it: the writer was killed just then."""
+    path = tmp_path / "audit.jsonl"
+    file = open_plain(path, fsync)
+    file.append(lines([1, 2]))
+    file.rotate()
+    file.close()
+    path.unlink()
+    (segment,) = list_log(path).sealed
+    data = segment.path.read_bytes()
+    assert verify_journal(path).exit == 0
+    *_, before_seal, end = line_ends(data)
+    for cut in (before_seal, before_seal - 10, end - 10):
+        segment.path.write_bytes(data[:cut])
+        assert verify_journal(path).exit == (5 if fsync == "always" else 3)
+
+
 def test_a_line_of_another_log_is_tampering(log, tmp_path):
     other = make(tmp_path / "other" / "audit.jsonl", BATCHES, rotate_after=(2,))
     rows, others = (path.read_bytes().splitlines(keepends=True) for path in (log, other))
@@ -271,6 +400,29 @@ def test_plain_json_lines_have_no_chain(tmp_path):
     path.write_bytes(b'{"a":1}\n{"a":2}\n')
     report = verify_journal(path)
     assert (report.exit, report.verdict, report.count) == (3, "unchained", 1)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"root:x:0:0\nbin:x:1:1\n", "no line of one")])
+def test_a_file_that_is_no_journal_is_neither_sound_nor_torn(tmp_path, content, reason):
+    path = tmp_path / "passwd"
+    path.write_bytes(content)
+    report = verify_journal(path)
+    assert (report.exit, report.verdict) == (3, "unchained")
+    assert reason in report.findings[0].reason
+
+
+def test_plain_lines_in_front_of_a_log_are_tampering_however_many(log):
+    log.with_name("audit.00000000000000000001.jsonl").unlink()
+    path = make(log.with_name("one.jsonl"), BATCHES)
+    path.write_bytes(b'{"a":1}\n' * 10_000 + path.read_bytes())
+    assert verify_journal(path).exit == 5
+
+
+def test_a_log_without_its_chain_has_neither_the_expected_line_nor_a_signature(tmp_path):
+    path = tmp_path / "plain.jsonl"
+    path.write_bytes(b'{"a":1}\n{"a":2}\n')
+    report = verify_journal(path, expect=Head(3, bytes(32)))
+    assert (report.exit, [finding.kind for finding in report.findings]) == (5, ["unchained", "unexpected"])
 
 
 def test_a_last_line_without_its_newline_is_torn_even_where_it_parses(log):

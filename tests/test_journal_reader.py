@@ -32,7 +32,7 @@ from opsml_eventbus.journal.format import time_text
 from opsml_eventbus.journal.lines import LINE_BYTES, read_blocks
 from opsml_eventbus.journal.seek import offset_behind, offset_of_time
 from opsml_eventbus.journal.segments import list_log, segment_path
-from opsml_eventbus.journal.succession import open_following, peek_open
+from opsml_eventbus.journal.succession import Succession, peek_open
 
 
 @pytest.fixture(autouse=True)
@@ -292,7 +292,7 @@ def test_a_file_finished_between_looking_and_opening_is_not_skipped(path):
             file.append(lines([2]))
         return segment.open()
 
-    segment, stream = open_following(path, 0, opener)
+    segment, stream = Succession(path).following(opener)
     stream.close()
     file.close()
     assert segment.first == 1
@@ -315,7 +315,7 @@ def test_a_file_renamed_between_two_looks_is_not_the_end(path, monkeypatch):
         return peek_open(segment)
 
     monkeypatch.setattr(succession, "peek_open", peek)
-    segment, stream = open_following(path, first.first, lambda segment: segment.open())
+    segment, stream = Succession(path, first.first).following(lambda segment: segment.open())
     stream.close()
     assert segment.first == begun
 
@@ -359,7 +359,7 @@ def test_a_file_that_vanishes_while_it_is_opened_is_looked_for_again(path):
             compress_segment(segment, "gzip")
         return segment.open()
 
-    segment, stream = open_following(path, 0, opener)
+    segment, stream = Succession(path).following(opener)
     stream.close()
     assert segment.packed
 

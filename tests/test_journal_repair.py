@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from journal_support import KillAt, event, ids, line_ends, make, restore, snapshot, write
 
@@ -10,6 +12,7 @@ from opsml_eventbus.errors import JournalDamaged, JournalRefused
 from opsml_eventbus.event import Gap
 from opsml_eventbus.journal import find_damage, read_journal, recover, repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment
+from opsml_eventbus.journal.format import Recovered, read_control
 from opsml_eventbus.journal.segments import list_log
 
 
@@ -76,6 +79,39 @@ def test_a_missing_file_is_mended_with_a_gap_in_its_place(tmp_path):
     assert verify_journal(path).exit == 0
     assert ids(path)[0] == "e1"
     assert ids(path)[-1] == "e3"
+
+
+@pytest.mark.parametrize("name", ["audit[1].jsonl", "a*b?.jsonl", "two\nlines.jsonl"])
+def test_a_name_is_never_taken_for_a_pattern(tmp_path, name):
+    path = make(tmp_path / name, [[1, 2], [3, 4], [5, 6]], rotate_after=(1, 2))
+    edit(list_log(path).sealed[0].path, b'"n":2', b'"n":7')
+    assert repair(path).finding.kind == "altered"
+    assert verify_journal(path).exit == 0
+    assert shown(path) == ["e1", "gap", "e3", "e4", "e5", "e6"]
+    assert len(list_log(path).sealed) == 1  # a repaired log goes on in a new file
+
+
+def test_a_finished_file_of_another_log_stays_in_the_copy(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4], [5, 6]], rotate_after=(1, 2))
+    other = make(tmp_path / "other" / "audit.jsonl", [[91, 92], [93, 94], [95, 96]], rotate_after=(1, 2))
+    second = list_log(path).sealed[1].path
+    second.write_bytes(list_log(other).sealed[1].path.read_bytes())
+    done = repair(path)
+    assert (done.finding.kind, done.salvaged, done.left) == ("foreign", 2, 2)
+    assert verify_journal(path).exit == 0
+    assert shown(path) == ["e1", "e2", "gap", "e5", "e6"]
+
+
+def test_each_file_that_is_replaced_has_its_record(path):
+    (segment,) = list_log(path).sealed
+    edit(segment.path, b'"n":2', b'"n":7')
+    done = repair(path)
+    rows = list_log(path).sealed[0].path.read_bytes().splitlines()
+    found = [control for line in rows if isinstance(control := read_control(line), Recovered)]
+    assert [record.kept for record in found] == [copy.name for copy in done.kept]
+    for record, copy in zip(found, done.kept, strict=True):
+        cut = copy.read_bytes()[record.offset :]
+        assert (record.bytes, record.sha256) == (len(cut), sha256(cut).hexdigest())
 
 
 def test_a_missing_beginning_cannot_be_mended(tmp_path):

@@ -12,7 +12,7 @@ from ..event import Event
 from .format import is_control, read_place
 from .lines import LINE_BYTES, read_blocks
 from .reader import Damage, Line
-from .segments import Segment, find_log
+from .segments import Segment, find_log, open_regular
 
 _BLOCK_BYTES = 64 << 10
 
@@ -37,7 +37,7 @@ def last_id(path: str | Path) -> str | None:
 
 
 def _plain(segment: Segment) -> Iterator[Line | Damage]:
-    with segment.path.open("rb", buffering=0) as stream:
+    with open_regular(segment.path) as stream:
         end = os.fstat(stream.fileno()).st_size
         rest = b""  # the end of a line whose beginning has not been read yet
         partial = True  # behind the last newline

@@ -69,10 +69,15 @@ def open_file(path: Path, flags: int) -> int:
     return descriptor
 
 
-def _refuse_special(path: Path, status: os.stat_result) -> None:
+def check_kind(path: Path, status: os.stat_result) -> None:
+    """Raises JournalRefused: it is no regular file."""
     for is_kind, name in _KINDS:
         if is_kind(status.st_mode):
             raise JournalRefused(str(path), f"it is {name}; a journal is a regular file")
+
+
+def _refuse_special(path: Path, status: os.stat_result) -> None:
+    check_kind(path, status)
     if status.st_nlink > 1:
         raise JournalRefused(str(path), f"it has {status.st_nlink} names (hard links); a journal has one")
 

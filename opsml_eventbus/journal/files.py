@@ -8,7 +8,7 @@ from io import FileIO
 
 from .format import PLACE_BYTES, read_place
 from .lines import BLOCK_BYTES, Block, read_blocks
-from .segments import Segment
+from .segments import Segment, open_regular
 
 _MARKS = 64  # ends of portions remembered, to find back behind a batch that was undone
 _MARK_BYTES = 77  # a line's chain value and its end: no two lines share them
@@ -22,7 +22,7 @@ class PlainFile:
         self.name = segment.path.name
         self.sealed_name = segment.first is not None
         self._path = segment.path
-        self._stream: FileIO = segment.path.open("rb", buffering=0)
+        self._stream: FileIO = open_regular(segment.path)
         self.offset = 0
         self.number = 1
         self._marks: deque[tuple[int, int, int, bytes]] = deque(maxlen=_MARKS)

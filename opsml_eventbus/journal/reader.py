@@ -8,6 +8,7 @@ noticed too, and what was written in its stead is read.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from .format import (
     CONTROL_AT,
     CONTROL_MARK,
     PLACE_BYTES,
+    Control,
     Open,
     Seal,
     format_bound,
@@ -30,12 +32,11 @@ from .format import (
 )
 from .lines import Block
 from .seek import offset_behind, offset_of_time
-from .segments import Log, Segment, find_log, list_log
-from .succession import open_following, peek_open
+from .segments import Log, Segment, find_log
+from .succession import Succession, peek_open
 
 _GROWING_SECONDS = 0.25
 _GROWING_STEP = 0.01
-_TRIES = 100
 
 
 class Line(NamedTuple):
@@ -88,27 +89,18 @@ class JournalReader:
         sieve: Callable[[bytes], bool] | None = None,
     ) -> None:
         log = find_log(path)
-        self._live = log.live
+        self._files = Succession(log.live)
+        self._log = ""  # its id, when an open record told it
         self._whole = log.whole
-        self._single = None if log.whole else log.segments[0]
         self._sieve = sieve
         self._from_seq = max(1, from_seq)
         self._next = 0  # seq of the next line; 0 before the first
-        self._first = 0  # seq of the first line of the file being read, or read last
-        self._finished = False  # that file has ended
+        self._finished = False  # the file being read, or read last, has ended
         self._sealed = False  # its seal was read
         self._file: PlainFile | PackedFile | None = None
         self.moved = False  # the live file was taken away under us, and nothing follows it
         self._torn = False  # damage stands before the next line: what is missing was told
-        for attempt in range(_TRIES):
-            try:
-                self._begin(log, since)
-                break
-            except FileNotFoundError:
-                # Finished, compressed or removed since it was listed.
-                if attempt == _TRIES - 1:
-                    raise
-                log = find_log(path)
+        self._begin(log, since)
 
     @property
     def next_seq(self) -> int:
@@ -153,24 +145,15 @@ class JournalReader:
     # ── files ──
 
     def _begin(self, log: Log, since: int | None) -> None:
-        """Open the first file that can hold what is wanted, at a place before it."""
-        segments = list(log.segments)
-        wanted = 0
-        for index, segment in enumerate(segments[1:], 1):
-            # A name says where a file begins; the live one has to be opened for it.
-            opened = peek_open(segment) if segment.first is None or since is not None else None
-            first = segment.first if opened is None else opened.first
-            sealed = opened.sealed if opened is not None else None
-            skipped = since is not None and sealed is not None and not sealed.reaches(since)
-            if (first is None or first > self._from_seq) and not skipped:
-                break
-            wanted = index
-        if not segments:
-            return
-        segment = segments[wanted]
-        self._open(segment)
-        if segment.first is None and list_log(self._live).sealed != log.sealed:
-            raise FileNotFoundError(2, "finished meanwhile", str(segment.path))
+        """Open the first file that can hold what is wanted, at a place before it. Raises OSError."""
+        if log.whole:
+            self._files = Succession(log.live, self._behind(log, since))
+            following = self._files.following(open_segment)
+            if following is None:
+                raise FileNotFoundError(2, "no such file", str(log.live))
+            self._file = following[1]
+        else:
+            self._file = open_segment(log.segments[0])
         if isinstance(self._file, PlainFile):
             offset = 0
             if self._from_seq > 1:
@@ -178,29 +161,53 @@ class JournalReader:
             if since is not None:
                 offset = max(offset, offset_of_time(self._file.descriptor, format_bound(since)))
             if offset:
-                record = read_control(self._file.first_line())
-                self._first = record.first if isinstance(record, Open) else 0
-                self._file.seek(offset, self._first)
+                record = _control(self._file.first_line())
+                if isinstance(record, Open):
+                    self._opened(record)
+                self._file.seek(offset, record.first if isinstance(record, Open) else 0)
                 self._torn = True  # we come from nowhere: the first line tells its seq
 
-    def _open(self, segment: Segment) -> None:
-        self._take(segment, open_segment(segment))
+    def _behind(self, log: Log, since: int | None) -> int:
+        """The name of the last finished file in which nothing is wanted."""
+        behind, before = 0, None
+        for segment, following in itertools.pairwise(log.segments):
+            # A name says where a file begins; the live one has to be opened for it.
+            opened = peek_open(following) if following.first is None or since is not None else None
+            first = following.first or (0 if opened is None else opened.first)
+            name = segment.first or 0
+            if opened is not None:
+                before = before or peek_open(segment)
+                if before is None or before.log != opened.log or not name < first == opened.first:
+                    break  # no file that joins: what it says of the one before is not to be trusted
+            sealed = opened.sealed if opened is not None else None
+            skipped = since is not None and sealed is not None and not sealed.reaches(since)
+            if (first == 0 or first > self._from_seq) and not skipped:
+                break
+            behind, before = name, opened
+        return behind
 
-    def _take(self, segment: Segment, file: PlainFile | PackedFile) -> None:
+    def _take(self, file: PlainFile | PackedFile) -> None:
         self.close()
         self._file = file
-        self._first = segment.first or self._first
         self._finished = self._sealed = self.moved = False
 
     def _advance(self, portion: Portion) -> bool:
         """Go on to the next file. False when there is none yet."""
-        if self._single is not None:
+        if not self._whole:
             return False
-        following = open_following(self._live, self._first, open_segment)
+        try:
+            following = self._files.following(open_segment, log=self._log if self.moved else "")
+        except OSError as error:
+            assert self._files.segment is not None
+            name, why = self._files.segment.path.name, error.strerror or str(error)
+            portion.items.append(Damage(name, 1, 0, self.next_seq, None, why[:1].lower() + why[1:]))
+            self._torn = True
+            return True
         if following is None:
             return False
-        self._take(*following)
-        self._check_joins(following[0], portion)
+        segment, file = following
+        self._take(file)
+        self._check_joins(segment, portion)
         return True
 
     def _check_joins(self, segment: Segment, portion: Portion) -> None:
@@ -295,34 +302,43 @@ class JournalReader:
             reason = "NUL bytes" if b"\0" in line else "not a line of a journal"
             self._damage(portion, number, byte, reason)
             return
-        if self._next and place.seq != self._next and not self._torn:
-            if place.seq < self._next:
-                reason, missed = f"seq {place.seq} where {self._next} follows", None
-            else:
-                reason, missed = f"seq {self._next} to {place.seq - 1} are not there", place.seq - self._next
+        control = _control(line)
+        reason, missed = "", None
+        if isinstance(control, Open) and self._log not in ("", control.log):
+            reason = f"a file of the log {control.log}; this is {self._log}"
+        elif self._next and place.seq < self._next and not self._torn:
+            reason = f"seq {place.seq} where {self._next} follows"
+        elif self._next and place.seq > self._next and not self._torn:
+            reason, missed = f"seq {self._next} to {place.seq - 1} are not there", place.seq - self._next
+        if reason:
             portion.items.append(Damage(self._file.name, number, block.offset, self._next, missed, reason))
         self._torn = False
         self._next = place.seq + 1
-        if is_control(line):
-            self._control(line)
-        elif place.seq >= self._from_seq:
-            portion.items.append(Line(place.seq, line[: place.start] + b"}", self._file.name, number))
-
-    def _control(self, line: bytes) -> None:
-        try:
-            control = read_control(line)
-        except InvalidEvent:
-            return
         match control:
-            case Open(first=first):
-                self._first = first
+            case Open():
+                self._opened(control)
             case Seal():
                 self._sealed = True  # the end, when nothing stands behind it
+            case None if place.seq >= self._from_seq and not is_control(line):
+                portion.items.append(Line(place.seq, line[: place.start] + b"}", self._file.name, number))
+
+    def _opened(self, record: Open) -> None:
+        assert self._file is not None
+        self._log = record.log
+        if not self._file.sealed_name:
+            self._files.begun(record.first)
 
     def _damage(self, portion: Portion, number: int, byte: int, reason: str) -> None:
         assert self._file is not None
         portion.items.append(Damage(self._file.name, number, byte, self.next_seq, None, reason))
         self._torn = True
+
+
+def _control(line: bytes) -> Control | None:
+    try:
+        return read_control(line)
+    except InvalidEvent:
+        return None
 
 
 def read_journal(

@@ -32,6 +32,7 @@ from .format import (
     Tally,
     is_control,
     link,
+    read_chain,
     read_control,
     read_place,
 )
@@ -39,7 +40,7 @@ from .lines import LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
 from .segments import Log, Segment, list_log, segment_path
 from .sign import Signer
-from .succession import read_opened
+from .succession import peek_open, read_opened
 from .walk import Finding, Walk
 
 PENDING_SUFFIX = ".pending"  # a torn tail was copied aside; its `recovered` record is not known to be on disk
@@ -104,7 +105,7 @@ class _Opening:
         descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)
         try:
             hold(self.live, descriptor)
-            state, opened = self._examine(descriptor)
+            state, opened = self._examine(descriptor, log)
         except BaseException:
             os.close(descriptor)
             raise
@@ -157,10 +158,12 @@ class _Opening:
 
     # ── a file that is there ──
 
-    def _examine(self, descriptor: int) -> tuple[State | None, Open | None]:
+    def _examine(self, descriptor: int, log: Log) -> tuple[State | None, Open | None]:
         """Where the file stands after a torn tail was cut, an interrupted rotation finished."""
         size = os.fstat(descriptor).st_size
         opened, begun = _first_line(self.live)
+        if opened is not None and log.sealed:
+            _check_joins(self.live, opened, log.sealed[-1])
         state = _closed_well(descriptor, size, opened, begun)
         if state is not None:
             return state, opened
@@ -328,6 +331,33 @@ def _first_line(live: Path) -> tuple[Open | None, int]:
         return read_opened(Segment(live, None)) or (None, 0)
     except InvalidEvent:
         return None, 0
+
+
+def _check_joins(live: Path, opened: Open, newest: Segment) -> None:
+    """Raise unless the live file can come after the newest finished one: a copy of an older file, or one of another
+    log, would be written on in its place."""
+    before = peek_open(newest)
+    if before is not None and before.log != opened.log:
+        reason = f"a file of the log {opened.log}; the finished files beside it are of {before.log}"
+    elif opened.first <= (newest.first or 0):
+        reason = f"it begins with seq {opened.first}, and so does, or later, {newest.path.name}"
+    elif not newest.packed and (last := _last_place(newest)) is not None and last != _behind(opened):
+        reason = f"it does not join {newest.path.name}, which ends with seq {last.seq}"
+    else:
+        return
+    raise JournalDamaged(str(live), reason, line=1, offset=0, seq=opened.first, durable=opened.first - 1)
+
+
+def _behind(opened: Open) -> Head:
+    return Head(opened.first - 1, read_chain(opened.previous))
+
+
+def _last_place(segment: Segment) -> Head | None:
+    with segment.path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        tail = os.pread(stream.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    place = read_place(tail.rstrip(b"\n").rpartition(b"\n")[2])
+    return None if place is None else Head(place.seq, place.chain)
 
 
 def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) -> State | None:

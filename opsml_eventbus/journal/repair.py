@@ -3,17 +3,20 @@
 A repair never guesses and never works without a copy. It keeps every file it replaces (`*.damaged-<time>`), keeps the
 log as far as it is sound, says in a `recovered` record what was cut and where it was kept, puts a Gap where events are
 lost, and writes those that are still whole behind the damage anew, in their order, with new places. A line whose bytes
-are not those that were chained is not whole: it stays in the copy.
+are not those that were chained is not whole: it stays in the copy. So does what is another log's, and what stood in
+this one already (a file that was copied under another name).
 
 The repaired log verifies. A head from behind the damage that was kept elsewhere no longer matches, as it should.
 """
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -43,7 +46,6 @@ from .lines import Block, read_blocks
 from .live import open_record
 from .recovery import keep_aside, recover
 from .segments import Log, Segment, list_log, parse_segment
-from .succession import peek_open
 from .walk import Finding, Walk
 
 REPAIR_SUFFIX = ".repairing"
@@ -54,13 +56,14 @@ _LINES = 1024  # written at once
 class Repair:
     """What was done. finding: the first damage, None when there was nothing to mend. kept: copies of what was replaced.
     cut: bytes behind the damage; salvaged: events and Gaps among them that were written anew; lost: pieces among them
-    that are not whole."""
+    that are not whole; left: events that are another log's, or stood in this one already."""
 
     finding: Finding | None = None
     kept: tuple[Path, ...] = ()
     cut: int = 0
     salvaged: int = 0
     lost: int = 0
+    left: int = 0
 
 
 def find_damage(path: str | Path) -> Finding | None:
@@ -128,7 +131,7 @@ def _find(log: Log) -> _Damage | None:
                 _feed(walk, later)
             # What declared a beginning may be among what is damaged.
             beginning = [(first, chain) for first, chain, gone in walk.undeclared if gone.seq == 1]
-            return _Damage(findings[0], log.segments[index:], sound, *before, tuple(beginning))
+            return _Damage(findings[0].judged(walk.durable), log.segments[index:], sound, *before, tuple(beginning))
     walk.finish()  # tells of files that are missing and not declared pruned
     if not findings:
         return None
@@ -180,37 +183,59 @@ def _blocks(segment: Segment, start: int, end: int | None = None) -> Iterator[Bl
 
 
 class _Salvage:
-    """The events behind the damage that are whole. After it ran: how much there was."""
+    """The events behind the damage that are whole, of this log, and not in it already. After it ran: how much there
+    was."""
 
     def __init__(self, damage: _Damage, now: int) -> None:
         self._damage = damage
         self._now = now
-        self.cut = 0
-        self.salvaged = 0
+        self._log = damage.log
+        self._had = _Seqs(damage.behind.seq)
+        self.pieces: list[_Piece] = []
         self.lost = 0
-        self.digest = sha256()
+        self.left = 0
+
+    @property
+    def cut(self) -> int:
+        return sum(piece.bytes for piece in self.pieces)
+
+    @property
+    def salvaged(self) -> int:
+        return sum(piece.salvaged for piece in self.pieces)
 
     def __iter__(self) -> Iterator[bytes]:
         start = self._damage.sound
-        chain: bytes | None = self._damage.behind.chain
+        chain: bytes | None = self._damage.behind.chain  # of the last line that was of this log and new to it
         for segment in self._damage.segments:
+            ours, new = True, 0
+            piece = _Piece(start)
+            self.pieces.append(piece)
+            before = chain  # of the line before, in this file
             for block in _blocks(segment, start):
-                self.cut += block.end - block.offset
-                self.digest.update(block.data + (b"\n" if block.whole else b""))
+                piece.bytes += block.end - block.offset
+                piece.digest.update(block.data + (b"\n" if block.whole else b""))
                 for line in block.lines:
                     place = read_place(line) if block.whole and b"\0" not in line else None
                     if place is None:
-                        chain = None
+                        chain = before = None
                         self.lost += 1
                         continue
                     control = _control(line)
                     if isinstance(control, Open):
-                        previous = read_chain(control.previous)
-                        self.lost += chain not in (None, previous)  # a file is missing before this one
-                        chain = previous
+                        before = read_chain(control.previous)
+                        self._log = self._log or control.log
+                        ours = control.log == self._log
+                        if ours and control.first not in self._had:
+                            self.lost += chain not in (None, before)  # a file is missing before this one
                     # Behind what cannot be read nothing says what the chain was: a whole line is taken at its word.
-                    joins = chain is None or link(chain, line[:-CHAIN_BYTES]) == place.chain
-                    chain = place.chain
+                    joins = before is None or link(before, line[:-CHAIN_BYTES]) == place.chain
+                    before = place.chain
+                    if not ours or (joins and place.seq in self._had):
+                        self.left += not is_control(line)
+                        continue
+                    chain, new = place.chain, new + 1
+                    if joins:
+                        self._had.add(place.seq)
                     if is_control(line):
                         if joins and isinstance(control, Pruned | Recovered):  # what they say of the log is still true
                             yield control_line(control, self._now)
@@ -219,9 +244,42 @@ class _Salvage:
                     if event is None:
                         self.lost += 1
                     else:
-                        self.salvaged += 1
+                        piece.salvaged += 1
                         yield event
+            # Something else stands where the log was being written: what stood there is not known.
+            self.lost += segment.first is None and start == 0 and new == 0
             start = 0
+
+
+class _Piece:
+    """What was cut of one file, from the byte `offset` on."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.bytes = self.salvaged = 0
+        self.digest = sha256()
+
+    def record(self, kept: Path) -> Recovered:
+        return Recovered(self.bytes, self.offset, kept.name, self.digest.hexdigest(), self.salvaged)
+
+
+class _Seqs:
+    """Seqs that were met, as runs: they mostly follow each other."""
+
+    def __init__(self, through: int) -> None:
+        self._firsts, self._lasts = [0], [through]
+
+    def __contains__(self, seq: int) -> bool:
+        return seq <= self._lasts[bisect_right(self._firsts, seq) - 1]
+
+    def add(self, seq: int) -> None:
+        """A seq that is not among them."""
+        index = bisect_right(self._firsts, seq)
+        if self._lasts[index - 1] == seq - 1:
+            self._lasts[index - 1] = seq
+        else:
+            self._firsts.insert(index, seq)
+            self._lasts.insert(index, seq)
 
 
 def _control(line: bytes) -> object:
@@ -254,14 +312,14 @@ class _Mending:
         temporary.unlink(missing_ok=True)
         descriptor = open_file(temporary, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
         try:
-            self._write(descriptor, counted, kept[0].name)
+            self._write(descriptor, counted, kept)
             sync(descriptor)
         finally:
             os.close(descriptor)
         temporary.rename(live)
         sync_folder(live.parent)
         _remove_superseded(live)
-        return Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost)
+        return Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost, counted.left)
 
     def _keep(self, path: Path) -> Path:
         with path.open("rb") as stream:
@@ -272,7 +330,7 @@ class _Mending:
 
             return keep_aside(path, "damaged", read, 0, size, pending="")
 
-    def _write(self, descriptor: int, counted: _Salvage, kept: str) -> None:
+    def _write(self, descriptor: int, counted: _Salvage, kept: Sequence[Path]) -> None:
         damage = self.damage
         head, now = damage.behind, self.clock()
         lines: list[bytes] = []
@@ -286,8 +344,8 @@ class _Mending:
         else:
             opened = open_record(damage.log or new_id(now), head, "always", None)
             lines.append(control_line(opened, now))
-        digest = counted.digest.hexdigest()
-        lines.append(control_line(Recovered(counted.cut, damage.sound, kept, digest, counted.salvaged), now))
+        for piece, copy in zip(counted.pieces, kept, strict=True):
+            lines.append(control_line(piece.record(copy), now))
         for first, chain in damage.beginning:
             lines.append(control_line(Pruned(1, first, chain.hex(), Tally()), now))
         if counted.lost:
@@ -304,19 +362,27 @@ def _batches(lines: _Salvage) -> Iterator[list[bytes]]:
 
 
 def _remove_superseded(live: Path) -> None:
-    """Finished files that a repair has taken into the live file; each has its copy."""
-    opened = peek_open(Segment(live, None)) if live.exists() else None
-    if opened is None:
-        return
-    removed = False
-    for segment in list_log(live).sealed:
-        if segment.first is not None and segment.first >= opened.first and _has_copy(segment.path):
-            segment.path.unlink()
-            removed = True
-    if removed:
+    """Finished files that a repair has taken into the live file, which names the copy of each."""
+    copies = {segment.path: _copies(segment.path) for segment in list_log(live).sealed}
+    named = _named(live) if any(copies.values()) else set()
+    superseded = [path for path, names in copies.items() if names & named]
+    for path in superseded:
+        path.unlink()
+    if superseded:
         sync_folder(live.parent)
 
 
-def _has_copy(path: Path) -> bool:
-    data = path.read_bytes()
-    return any(copy.read_bytes() == data for copy in path.parent.glob(f"{path.name}.damaged-*"))
+def _copies(path: Path) -> set[str]:
+    """The names of equal copies that repairs have made of a file."""
+    names = os.listdir(path.parent)  # noqa: PTH208 - a name may look like a pattern
+    mine = [name for name in names if name.startswith(f"{path.name}.damaged-")]
+    return {name for name in mine if filecmp.cmp(path, path.with_name(name), shallow=False)}
+
+
+def _named(live: Path) -> set[str]:
+    """The copies that the live file says were made."""
+    if not live.exists():
+        return set()
+    blocks = _blocks(Segment(live, None), 0)
+    controls = [_control(line) for block in blocks for line in block.lines if is_control(line)]
+    return {control.kept for control in controls if isinstance(control, Recovered)}

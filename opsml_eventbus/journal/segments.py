@@ -7,12 +7,15 @@ log, a segment's own path that segment, a folder the one log in it.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
+import stat
 import zlib
 from dataclasses import dataclass
 from importlib import import_module
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -20,7 +23,7 @@ from ..errors import JournalRefused
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst"}
 SEQ_DIGITS = 20
-_SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<first>\d{20})(?P<suffix>\.[^.]+)(?P<packed>\.gz|\.zst)?")
+_SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<first>\d{20})(?P<suffix>\.[^.]+)(?P<packed>\.gz|\.zst)?", re.DOTALL)
 _LIVE_SUFFIX = ".jsonl"
 # A large folder is listed in several system calls, and a file that is compressed in between can be missed under both
 # its names: such a folder is listed until nothing changes. (32 KiB a call, some 300 names of the longest kind.)
@@ -40,6 +43,14 @@ class Segment:
     @property
     def packed(self) -> bool:
         return self.path.suffix in COMPRESSIONS.values()
+
+    def on_disk(self) -> tuple[int, int] | None:
+        """Which file its name stands for now (device and inode), None where there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def open(self) -> Stream:
         """Its bytes, decompressed. Close it."""
@@ -171,10 +182,18 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
+def open_regular(path: Path) -> FileIO:
+    """A file's bytes as they lie there. Raises OSError; a pipe or a device is refused unopened: it may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.open("rb", buffering=0)
+
+
 def open_stream(path: Path, suffix: str | None = None) -> Stream:
     """A file's bytes, decompressed when its name (or `suffix`, given instead) ends in `.gz` or `.zst`."""
     suffix = path.suffix if suffix is None else suffix
-    raw = path.open("rb", buffering=0)
+    raw = open_regular(path)
     if suffix not in COMPRESSIONS.values():
         return raw
     try:

@@ -1,4 +1,4 @@
-"""Which file comes next, asked while a writer may be finishing, compressing and removing files."""
+"""Which file of a log comes next, asked while a writer may be finishing, compressing and removing them."""
 
 from __future__ import annotations
 
@@ -23,38 +23,71 @@ class _Closable(Protocol):
 OpenedT = TypeVar("OpenedT", bound=_Closable)
 
 
-def open_following(live: Path, behind: int, opener: Callable[[Segment], OpenedT]) -> tuple[Segment, OpenedT] | None:
-    """The file that comes after the one whose first seq is `behind`, opened; None when there is none yet.
+class Succession:
+    """The files of a log, each once and in order.
 
-    Raises what `opener` raises, FileNotFoundError excepted: the file was renamed, compressed or removed meanwhile.
+    A finished file is told by its name. Names only rise here, so no file comes twice, whatever stands in it. The live
+    file is told by what it is on disk, because its name goes on to the next one: a live file that was not read yet is
+    read, wherever it claims to begin.
     """
-    for _ in range(_TRIES):
-        segment = _following(live, behind)
-        if segment is None:
-            return None
-        try:
-            opened = opener(segment)
-        except FileNotFoundError:
-            continue
-        if segment.first is None and _sealed_behind(live, behind) is not None:
-            opened.close()  # the live file was finished and another begun between looking and opening
-            continue
-        return segment, opened
-    return None
 
+    def __init__(self, live: Path, behind: int = 0) -> None:
+        """behind: the name of the last finished file that is not wanted."""
+        self._live = live
+        self._behind = behind
+        self._seen: tuple[int, int] | None = None  # the live file that was given last
+        self.segment: Segment | None = None  # the file that was given last, or could not be opened
 
-def _sealed_behind(live: Path, behind: int) -> Segment | None:
-    return next((segment for segment in list_log(live).sealed if (segment.first or 0) > behind), None)
+    def begun(self, first: int) -> None:
+        """The live file that was given last says that it begins with this seq, so that will be its name."""
+        self._behind = max(self._behind, first)
 
+    def following(self, opener: Callable[[Segment], OpenedT], *, log: str = "") -> tuple[Segment, OpenedT] | None:
+        """The next file, opened; None when there is none yet.
 
-def _following(live: Path, behind: int) -> Segment | None:
-    for segment in list_log(live).segments:
+        log: when the live file was taken away, only one of this log (its id) takes its place.
+        Raises what `opener` raises; the file is then passed over. FileNotFoundError is no reason: it was renamed,
+        compressed or removed meanwhile.
+        """
+        for _ in range(_TRIES):
+            segment = self._next()
+            if segment is None:
+                return None
+            on_disk = segment.on_disk()
+            try:
+                opened = opener(segment)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                self._pass(segment, on_disk)
+                raise
+            if segment.first is None:
+                record = peek_open(segment)
+                if on_disk is None or segment.on_disk() != on_disk or self._next() != segment:
+                    opened.close()  # it was finished and another begun between looking and opening
+                    continue
+                if log and (record is None or record.log != log):
+                    opened.close()
+                    return None
+            self._pass(segment, on_disk)
+            return segment, opened
+        return None
+
+    def _pass(self, segment: Segment, on_disk: tuple[int, int] | None) -> None:
+        self.segment = segment
         if segment.first is None:
-            opened = peek_open(segment)
-            return None if opened is not None and opened.first <= behind else segment
-        if segment.first > behind:
-            return segment
-    return None
+            self._seen = on_disk
+        else:
+            self._behind = segment.first
+
+    def _next(self) -> Segment | None:
+        for segment in list_log(self._live).segments:
+            if segment.first is None:
+                seen = self._seen is not None and segment.on_disk() == self._seen
+                return None if seen else segment
+            if segment.first > self._behind:
+                return segment
+        return None
 
 
 def read_open(segment: Segment) -> Open | None:

@@ -10,6 +10,7 @@ A log that is being written may be verified: a last line that is still growing i
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +20,20 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
+from .disk import check_kind
 from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
 from .segments import Log, Segment, Stream, find_log
 from .sign import Verifier
-from .succession import open_following
+from .succession import Succession
 from .walk import TAMPERED, Finding, SignedHead, Walk
 
 MAX_FINDINGS = 1000  # kept in a report, unless more are asked for; `on_finding` is told all of them
 _GROWING_SECONDS = 0.25  # a writer's single write takes micro-seconds; this long without growth is a torn line
 _GROWING_STEP = 0.01
+_CHAIN_MARK = b',"chain":"'
+# What does not open because of us, not because of what became of the file.
+_NOT_THE_FILES = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(slots=True)
@@ -95,15 +100,12 @@ def verify_journal(
     expect: a line that must be there with that chain value. public_key: Ed25519, PEM or OpenSSH text, or a file.
     on_finding: told every finding as it comes; `Finding.judged(report.durable)` is what it turned out to be.
     on_progress: told the decompressed bytes read so far, about every MiB. keep: findings that the report keeps.
-    Raises FileNotFoundError; JournalRefused: a folder with several logs, or a missing extra.
+    Raises FileNotFoundError; OSError: a file may not be read; JournalRefused: a folder with several logs, a pipe, a
+    device, or a missing extra.
     """
-    log = find_log(path)
-    report = Report(str(path))
-    if (unchained := _unchained(log)) is not None:
-        report.findings, report.count, report.exit = [unchained], 1, 3
-        if on_finding is not None:
-            on_finding(unchained)
-        return report
+    log, report = find_log(path), Report(str(path))
+    if Path(path) in [segment.path for segment in log.segments]:
+        check_kind(Path(path), Path(path).stat())
     _Check(log, report, expect, public_key, on_finding, on_progress, keep).run()
     return report
 
@@ -135,7 +137,11 @@ class _Check:
 
     def run(self) -> None:
         walk, report = self._walk, self._report
-        if self._log.whole:
+        plain = _plain(self._log)
+        if plain is not None:
+            self._names.append(plain.file)
+            self._tell(plain)
+        elif self._log.whole:
             self._files()
         else:
             segment = self._log.segments[0]
@@ -151,7 +157,7 @@ class _Check:
             )
         if self._verifier is not None:
             report.signed = self._verifier.through
-            if report.signed is None and walk.marks:
+            if report.signed is None and (walk.marks or plain is not None):
                 self._end_finding("signature", "no head is signed with this key")
             # The record that carries the last signature signs what stands before it, not itself.
             if (self._verifier.through or 0) < walk.head.seq - 1:
@@ -166,29 +172,32 @@ class _Check:
 
     def _files(self) -> None:
         """Every file of the log in order, those that are finished while we read among them."""
-        behind = 0
+        files = Succession(self._log.live)
         while True:
             try:
-                following = open_following(self._log.live, behind, Segment.open)
+                following = files.following(Segment.open)
             except OSError as error:
+                if error.errno in _NOT_THE_FILES:
+                    raise
+                assert files.segment is not None
+                self._begin(files.segment)
                 self._walk.unreadable(0, 1, _reason(error))
-                return
+                continue
             if following is None:
                 return
             segment, stream = following
-            status = None if segment.first is not None else os.fstat(cast("FileIO", stream).fileno())
             self._file(segment, stream)
-            if status is not None and _is_at(self._log.live, status):
-                return  # the live file is the last, unless it was finished while it was read
-            if self._walk.file_first <= behind:
-                return
-            behind = self._walk.file_first
+            if segment.first is None:
+                files.begun(self._walk.file_first)
+
+    def _begin(self, segment: Segment) -> None:
+        self._names.append(segment.path.name)
+        self._walk.begin(segment.path.name, segment.first)
 
     def _file(self, segment: Segment, stream: Stream) -> None:
         walk = self._walk
         end, number = 0, 1
-        self._names.append(segment.path.name)
-        walk.begin(segment.path.name, segment.first)
+        self._begin(segment)
         try:
             with closing(stream):
                 for block in _grown(stream, segment):
@@ -225,9 +234,11 @@ class _Check:
 
 
 def _grown(stream: Stream, segment: Segment) -> Iterator[Block]:
-    """The file's blocks; at its end a line without a newline is given a moment to grow, if a writer may be at it."""
+    """The file's blocks. A writer may be at the live one: at its end a line without a newline is given a moment to
+    grow, and what was added before a rotation gave it its name is read too."""
     offset, number = 0, 1
     waited = 0.0
+    final = segment.first is not None or segment.packed
     while True:
         partial: Block | None = None
         for block in read_blocks(stream.read, offset, number):
@@ -238,8 +249,11 @@ def _grown(stream: Stream, segment: Segment) -> Iterator[Block]:
             if block.whole:
                 waited, offset, number = 0.0, block.end, block.number + block.height
         if partial is None:
-            return
-        if waited >= _GROWING_SECONDS or segment.first is not None:
+            if final or _stands(stream, segment):
+                return
+            final = True
+            continue
+        if waited >= _GROWING_SECONDS or final:
             yield partial
             return
         time.sleep(_GROWING_STEP)
@@ -247,25 +261,36 @@ def _grown(stream: Stream, segment: Segment) -> Iterator[Block]:
         cast("FileIO", stream).seek(offset)
 
 
-def _is_at(path: Path, status: os.stat_result) -> bool:
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
+def _stands(stream: Stream, segment: Segment) -> bool:
+    """Is the open file still the one with this name?"""
+    status = os.fstat(cast("FileIO", stream).fileno())
+    return segment.on_disk() == (status.st_dev, status.st_ino)
 
 
-def _unchained(log: Log) -> Finding | None:
-    """Plain JSONL has no chain; saying so once is better than calling each line damaged."""
-    segment = log.segments[0]
+def _plain(log: Log) -> Finding | None:
+    """A file that is no journal at all; saying so once is better than calling each line damaged.
+
+    All of it is looked at: plain lines in front of chained ones are damage.
+    """
+    (segment, *more) = log.segments
+    if more:
+        return None
+    ends, begins = False, b""
     try:
         with closing(segment.open()) as stream:
-            beginning = stream.read(64 << 10)
+            for block in read_blocks(stream.read):
+                begins = begins or block.data[:1]
+                ends = ends or block.whole
+                if _CHAIN_MARK in block.data and embedded_places(block.data):
+                    return None
     except (OSError, EOFError, ValueError):
         return None
-    if not beginning.startswith(b"{") or embedded_places(beginning) or b"\n" not in beginning or len(log.segments) > 1:
-        return None
-    return Finding("unchained", segment.path.name, 1, 0, 0, "no chain: plain JSON lines, nothing to check")
+    if not ends and begins:
+        return None  # a first line that was cut off
+    reason = "no chain: plain JSON lines, nothing to check"
+    if begins != b"{":
+        reason = "no journal: it has no line of one" if begins else "no journal: it is empty"
+    return Finding("unchained", segment.path.name, 1, 0, 0, reason)
 
 
 def _reason(error: Exception) -> str:

@@ -128,20 +128,26 @@ class Walk:
         self.file_first = 0  # seq of the open record of this file, 0 before it
         self._pruned: dict[int, str] = {}
         self._damage: list[int] = []  # least seq only; a list of one, or none
+        self._deepest = 0  # greatest seq of damage in this file
 
     # ── files ──
 
     def begin(self, name: str, first: int | None) -> None:
         """The next file. first: the seq its name promises, None for the live file."""
         self._file, self._name_first = name, first
-        self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, first or 0
+        self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, 0
         self._counted = self._clean = True
-        self.sound_end = 0
+        self.sound_end = self._deepest = 0
 
     def end(self) -> None:
         """The file has ended."""
-        if self._name_first is not None and not self._sealed and self._clean:
+        if self._name_first is None:
+            return
+        if not self._sealed and self._clean:
             self._damaged(0, self.sound_end, "a finished file without its seal: its end is gone")
+        if self.fsync not in ("", "never"):
+            # It got its name when all of it was on disk, the seal too: no crash can have spoiled it since.
+            self.durable = max(self.durable, self.head.seq, self._deepest)
 
     def unreadable(self, block_end: int, number: int, reason: str) -> None:
         """The file could not be read to its end."""
@@ -353,6 +359,7 @@ class Walk:
         """Torn or altered: that is known when everything has been read."""
         seq = self.head.seq + 1
         self._damage = [min(seq, *self._damage)] if self._damage else [seq]
+        self._deepest = max(self._deepest, seq)
         self._found("torn", number, offset, reason)
 
     def _found(self, kind: Kind, number: int, offset: int, reason: str) -> None:
