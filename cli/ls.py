@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 
 from . import places, runner
@@ -21,8 +20,10 @@ def ls(*, output: Output) -> int:
     if not output.pretty:
         import msgspec
 
+        from .terminal import answer
+
         for tap in taps:
-            sys.stdout.write(msgspec.json.encode(tap, enc_hook=str).decode() + "\n")
+            answer(msgspec.json.encode(tap, enc_hook=str).decode() + "\n")
         return runner.DONE
     if not taps:
         notes.say(f"no live bus in {folder} (`eventbus demo` starts one)")

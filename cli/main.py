@@ -76,7 +76,9 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] in ("--version", "-V"):
         from importlib.metadata import version
 
-        sys.stdout.write(f"eventbus {version('opsml-eventbus')}\n")
+        from .terminal import answer
+
+        answer(f"eventbus {version('opsml-eventbus')}\n")
         return 0
     name = arguments[0]
     if name not in COMMANDS:
@@ -151,11 +153,12 @@ def _advice(error: Exception) -> tuple[str, int]:
         case errors.TypeRefused():
             return "", 2
         case errors.Unreachable():
-            return "`eventbus ls` lists the live buses, `eventbus serve` starts one", 1
+            hint = "`eventbus ls` lists the live buses, `eventbus serve` starts one"
+            return hint if _is_bus(error.end) else "", 1
         case errors.InvalidEvent():
             return "", 3
         case errors.JournalBusy():
-            return "one writer a log; record to another file", 1
+            return "one writer a log: wait for it, or record to another file", 1
         case errors.JournalDamaged():
             hint = "`eventbus verify` says what is damaged, `eventbus repair` mends it and keeps what it was"
             return hint, 3 if error.torn else 5
@@ -163,6 +166,16 @@ def _advice(error: Exception) -> tuple[str, int]:
             return "what was acknowledged is in the file; the rest can be sent again, ids make a repetition harmless", 1
         case _:
             return "", 1
+
+
+def _is_bus(end: str) -> bool:
+    from opsml_eventbus.endpoints import TAP, scheme_of
+    from opsml_eventbus.errors import UnknownEnd
+
+    try:
+        return scheme_of(end) is TAP
+    except UnknownEnd:
+        return False
 
 
 def _complain(sentence: str, hint: str = "", *, code: int) -> int:

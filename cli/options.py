@@ -218,9 +218,15 @@ class Journaling:
             "min_free": parsed("--min-free", values.size, self.min_free) or 0,
             "sign_key": None if self.sign_key is None else readable("--sign-key", self.sign_key),
         }
-        for flag, name in (("--rotate-count", "rotate_count"), ("--keep", "keep")):
-            if options[name] is not None and options[name] < (1 if name == "rotate_count" else 0):
-                raise typer.BadParameter(f"{options[name]} is too few", param_hint=flag)
+        for flag, text, value in (
+            ("--rotate-size", self.rotate_size, options["rotate_size"]),
+            ("--rotate-every", self.rotate_every, options["rotate_every"]),
+            ("--rotate-count", self.rotate_count, self.rotate_count),
+        ):
+            if value is not None and value <= 0:
+                raise typer.BadParameter(f"{text} leaves no room for an event", param_hint=flag)
+        if self.keep is not None and self.keep < 0:
+            raise typer.BadParameter(f"{self.keep} is less than none", param_hint="--keep")
         if self.redact_key is not None and self.redact is None:
             raise typer.BadParameter("a key without --redact FIELD hides nothing", param_hint="--redact-key")
         if self.redact is not None:

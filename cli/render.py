@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -228,6 +229,8 @@ def table(taps: Iterable[Any], now: int) -> Table:
 
 def say(lines: Iterable[str], color: str) -> None:
     """What was asked for, where it is no event: on standard output."""
+    if sys.stdout is None:
+        return
     out = console(color=color)
     for line in lines:
         out.print(Text(safe(line)), soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -37,5 +36,7 @@ def repair(
     else:
         import msgspec
 
-        sys.stdout.write(msgspec.json.encode({"file": file, "done": done}, enc_hook=str).decode() + "\n")
+        from .terminal import answer
+
+        answer(msgspec.json.encode({"file": file, "done": done}, enc_hook=str).decode() + "\n")
     return runner.MALFORMED if dry_run and done.finding is not None else runner.DONE

@@ -55,6 +55,7 @@ def replay(
     """Put a recording back onto a bus. Ids and times stay; every event is stamped with the replay's name."""
     from opsml_eventbus.endpoints import open_source
     from opsml_eventbus.flow import Report, Start, pump
+    from opsml_eventbus.journal.segments import printable
     from opsml_eventbus.pacing import Pacer
     from opsml_eventbus.stages import Committing, Paced, Rehearsal, Stamped
 
@@ -66,10 +67,8 @@ def replay(
     start = Start(since=since, until=until)
     if loop > 1 and file == "-":
         raise typer.BadParameter("standard input can be read only once", param_hint="--loop")
-    stamp = (
-        name
-        or f"{Path(file).name.split('.')[0].strip('-') or 'stdin'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    )
+    stem = printable(Path(file).name.split(".")[0].strip("-")) or "stdin"
+    stamp = name or f"{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     bookmark = Bookmark(None, stamp) if file == "-" else Bookmark(places.bookmark(file), stamp, identity(file))
     if resume:
         if file == "-":

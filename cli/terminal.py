@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
@@ -69,6 +70,12 @@ def _in_foreground() -> bool:
         return os.tcgetpgrp(2) == os.getpgrp()
     except OSError:
         return False
+
+
+def answer(text: str) -> None:
+    """Text on standard output. Where there is none (`>&-`), what was asked for is the exit code."""
+    if sys.stdout is not None:
+        sys.stdout.write(text)
 
 
 class Notes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
@@ -59,7 +58,7 @@ def verify(
         except JournalRefused as error:
             raise UnknownEnd(file, error.reason) from error
         except OSError as error:
-            raise Unreachable(file, reason(error)) from error
+            raise Unreachable(str(error.filename or file), reason(error)) from error
         if not output.pretty:
             _write_json(report, spool)
             return report.exit
@@ -82,13 +81,14 @@ def _write_json(report: Report, spool: IO[bytes]) -> None:
 
     from opsml_eventbus.journal import Finding
 
+    from .terminal import answer
+
     decode = msgspec.json.Decoder(Finding).decode
     members = {name: value for name, value in report.as_dict().items() if name != "findings"}
-    write = sys.stdout.write
-    write(msgspec.json.encode(members).decode()[:-1] + ',"findings":[')
+    answer(msgspec.json.encode(members).decode()[:-1] + ',"findings":[')
     separator = ""
     spool.seek(0)
     for line in spool:
-        write(separator + msgspec.json.encode(decode(line).judged(report.durable)).decode())
+        answer(separator + msgspec.json.encode(decode(line).judged(report.durable)).decode())
         separator = ","
-    write("]}\n")
+    answer("]}\n")

@@ -14,7 +14,7 @@ written again unchanged is never decoded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -215,6 +215,10 @@ class Source(End, ABC):
 class Sink(End, ABC):
     """Where events go. Closing it flushes it."""
 
+    def pieces(self, batch: Batch) -> Iterable[Batch]:
+        """The batch as this sink takes it: pieces that are each written as a whole or not at all."""
+        return (batch,)
+
     @abstractmethod
     async def write(self, batch: Batch) -> Ack:
         """Write every record of the batch, or raise and have written none that was acknowledged.
@@ -245,8 +249,7 @@ class Report:
         return self.lost == 0 and not self.unknown
 
     def add(self, batch: Batch, ack: Ack) -> None:
-        """Count a batch that was acknowledged."""
-        self.seen += batch.seen
+        """Count a batch that was acknowledged; what its source looked at is counted before it is written."""
         self.refused += len(batch.refusals) + len(ack.refusals)
         self.gaps += len(ack.refusals)
         self.lost += len(ack.refusals)
@@ -275,19 +278,21 @@ async def pump(
     """Move everything from `source` to `sink` until the source ends; commit only what the sink acknowledged.
 
     report: filled in while the pump runs, so that it can be read when the pump was cancelled.
-    watch: called after each batch that was acknowledged.
+    watch: called after each batch (or piece of one, see `Sink.pieces`) that was acknowledged.
     Raises what the ends raise; cancelling it loses nothing that was acknowledged.
     """
     report = Report() if report is None else report
     stream = source.batches(where, start)
     try:
         async for batch in stream:
-            ack = await sink.write(batch) if batch.records else NOTHING_WRITTEN
-            if batch.position is not None:
-                await source.commit(batch.position)
-            report.add(batch, ack)
-            if watch is not None:
-                watch(batch, ack, report)
+            report.seen += batch.seen
+            for piece in sink.pieces(batch):
+                ack = await sink.write(piece) if piece.records else NOTHING_WRITTEN
+                if piece.position is not None:
+                    await source.commit(piece.position)
+                report.add(piece, ack)
+                if watch is not None:
+                    watch(piece, ack, report)
     finally:
         # An abandoned generator would be closed by the garbage collector, at a time of its choosing.
         await stream.aclose()

@@ -254,7 +254,7 @@ class Tee(Sink):
 
     async def write(self, batch: Batch) -> Ack:
         """One after the other, in the order given: what a person sees has happened."""
-        acks = [await sink.write(batch) for sink in self._sinks]
+        acks = [await sink.write(piece) for sink in self._sinks for piece in sink.pieces(batch)]
         refusals = next((ack.refusals for ack in acks if ack.refusals), ())
         return Ack(len(batch.records), all(ack.durable for ack in acks), refusals)
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -46,6 +47,14 @@ class CommandLine:
         if check is not None:
             assert finished.code == check, (finished.code, finished.err)
         return finished
+
+    def shell(self, words: str) -> Finished:
+        """Run a command line that a shell reads, with its redirections."""
+        command = " ".join(shlex.quote(word) for word in EVENTBUS)
+        done = subprocess.run(
+            f"{command} {words}", shell=True, capture_output=True, cwd=self.folder, env=self.env, timeout=60
+        )
+        return Finished(done.returncode, done.stdout, done.stderr.decode())
 
     def start(self, *words: str, stdin: Any = subprocess.DEVNULL, stdout: Any = subprocess.PIPE, **env: str) -> Running:
         """Start a command that goes on."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 from commandline import CommandLine, until
 from test_cli_live import audit_lines
+
+from cli.main import run
+from opsml_eventbus.journal import Segment
 
 
 @pytest.fixture
@@ -291,6 +296,54 @@ def test_a_signed_log_cannot_be_cut_back_unseen(cli: CommandLine, log: Path) -> 
     assert (
         json.loads(cli.run("verify", "signed.jsonl", "--public-key", "key.pub", check=3).out)["verdict"] == "unsigned"
     )
+
+
+@pytest.mark.parametrize("limit", [("--rotate-every", "0s"), ("--rotate-size", "0B"), ("--rotate-count", "0")])
+def test_a_limit_that_leaves_no_room_is_wrong_usage(cli: CommandLine, limit: tuple[str, str]) -> None:
+    done = cli.run("record", "log.jsonl", "--from", "in.jsonl", *limit, check=2)
+    assert limit[0] in done.err
+    assert "leaves no room" in done.err
+
+
+NOT_TEXT = os.fsdecode(b"a\xff.jsonl")
+
+
+def test_a_log_whose_name_is_not_text_is_verified_and_read_but_not_written(cli: CommandLine, log: Path) -> None:
+    for path in cli.folder.glob("log.*"):
+        path.rename(path.with_name(path.name.replace("log", NOT_TEXT.removesuffix(".jsonl"), 1)))
+    report = json.loads(cli.run("verify", NOT_TEXT).out)
+    assert (report["verdict"], report["events"]) == ("sound", 60)
+    assert cli.run("verify", NOT_TEXT, "-o", "pretty").out.startswith(b"a\\udcff.jsonl")
+    assert cli.run("tail", NOT_TEXT, "-n", "1").ids == ["e59"]
+    assert cli.run("replay", NOT_TEXT, "--to", "-", "--speed", "max").ids == [f"e{n}" for n in range(60)]
+    (cli.folder / NOT_TEXT).write_bytes((cli.folder / NOT_TEXT).read_bytes() + b"torn")
+    before = sorted(cli.folder.iterdir())
+    for words in (("record", NOT_TEXT, "--from", "in.jsonl", "--append"), ("repair", NOT_TEXT)):
+        assert "its name is not UTF-8" in cli.run(*words, check=None).err
+    assert sorted(cli.folder.iterdir()) == before
+    cli.run("verify", NOT_TEXT, check=3)
+
+
+def test_without_a_standard_output_the_exit_code_answers(cli: CommandLine, log: Path) -> None:
+    for word in ("verify", "repair"):
+        for how in ("json", "pretty"):
+            done = cli.shell(f"{word} log.jsonl -o {how} >&-")
+            assert (done.code, done.err) == (0, "")
+
+
+def test_a_file_that_may_not_be_read_is_neither_sound_nor_altered(
+    cli: CommandLine, log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished, opened = min(cli.folder.glob("log.0*")), Segment.open
+
+    def open_(segment: Segment) -> object:
+        if segment.path == finished:  # root may read everything
+            raise PermissionError(errno.EACCES, "Permission denied", str(finished))
+        return opened(segment)
+
+    monkeypatch.setattr(Segment, "open", open_)
+    assert run(["verify", str(log)]) == 1
+    assert f"{finished.name}: permission denied" in capsys.readouterr().err.replace("\n", "")
 
 
 @pytest.mark.parametrize("packed", ["gzip", "zstd"])

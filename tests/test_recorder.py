@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from opsml_eventbus.errors import (
     JournalFailed,
     UnknownEnd,
     Unreachable,
+    WriteRefused,
 )
 from opsml_eventbus.filter import Filter
-from opsml_eventbus.flow import Batch, Record, Source, Start
+from opsml_eventbus.flow import Batch, Record, Report, Source, Start, pump
 from opsml_eventbus.journal import live, verify_journal
 
 
@@ -40,9 +41,10 @@ def record(path: Path, *batches: list[Event], mode: Any = "create", **options: A
     async def work() -> None:
         async with JournalSink(path, mode=mode, **options) as sink:
             for items in batches:
-                ack = await sink.write(batch_of(items))
-                assert ack.durable
-                assert ack.written == len(items)
+                for piece in sink.pieces(batch_of(items)):
+                    ack = await sink.write(piece)
+                    assert ack.durable
+                    assert ack.written == len(piece.records)
 
     asyncio.run(work())
 
@@ -220,6 +222,66 @@ def test_no_file_holds_more_than_it_may_however_large_the_batch(tmp_path: Path) 
     assert read(tmp_path / "a.jsonl") == read(tmp_path / "b") == ids(*range(25))
 
 
+class Given(Source):
+    """A batch, and then the end."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
+        yield self._batch
+
+
+class FullDisk:
+    """Within it, a write to a journal fails once `room` bytes are in its files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, room: int) -> None:
+        real = live.write_all
+
+        def write(descriptor: int, data: bytes) -> None:
+            if sum(path.stat().st_size for path in folder.glob("a*.jsonl")) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(descriptor, data)
+
+        monkeypatch.setattr(live, "write_all", write)
+
+
+def test_what_is_in_the_file_is_in_the_summary_though_the_rest_of_its_batch_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, report = tmp_path / "a.jsonl", Report()
+    FullDisk(monkeypatch, tmp_path, 9_000)
+
+    async def work() -> None:
+        async with JournalSink(path, rotate_count=10) as sink:
+            await pump(Given(Batch([Record(item) for item in events(500)], seen=500)), sink, report=report)
+
+    with pytest.raises(WriteRefused):
+        asyncio.run(work())
+    monkeypatch.undo()
+    assert verify_journal(path).exit == 0
+    assert 0 < report.shown < 500
+    assert report.seen == 500
+    assert read(path) == ids(*range(report.shown))
+
+
+def test_a_recording_that_waits_for_a_full_disk_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = tmp_path / "a.jsonl", asyncio.Event()
+
+    async def work() -> None:
+        async with JournalSink(path, on_error="block", notify=lambda _: told.set()) as sink:
+            FullDisk(monkeypatch, tmp_path, 0)
+            task = asyncio.create_task(pump(Given(batch_of(events(5))), sink))
+            await asyncio.wait_for(told.wait(), 5)  # it is blocked
+            task.cancel()
+            with pytest.raises(WriteRefused):
+                await asyncio.wait_for(task, 5)
+
+    asyncio.run(work())
+    monkeypatch.undo()
+    assert read(path) == []
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -230,6 +292,16 @@ def log(tmp_path: Path) -> Path:
     record(path, *[events(5, first) for first in range(0, 25, 5)], rotate_count=10, compress="gzip")
     record(path, events(5, 25), mode="append")
     return path
+
+
+def test_the_last_events_of_a_damaged_file_come_once_and_the_damage_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    record(path, events(25), rotate_count=20, compress="gzip")
+    (packed,) = tmp_path.glob("a.0*.gz")
+    packed.write_bytes(packed.read_bytes()[:-20])
+    shown, batch = asyncio.run(collect(open_source(str(packed)), None, Start(last=5)))
+    assert shown == [*ids(*range(15, 20)), "gap:invalid:None"]
+    assert [refusal.place for refusal in batch.refusals] == [packed.name]
 
 
 def test_the_live_path_and_its_folder_mean_the_whole_log(log: Path) -> None:

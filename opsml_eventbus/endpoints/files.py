@@ -28,7 +28,7 @@ from ..errors import Broken, InvalidEvent, JournalRefused, MalformedLine, Refuse
 from ..event import CONTROL_PREFIX, Event, Gap, refuse_own
 from ..filter import Filter
 from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
-from ..journal.segments import COMPRESSIONS, load_zstd, unpack
+from ..journal.segments import COMPRESSIONS, load_zstd, printable, unpack
 from ..splitter import LineSplitter
 
 CHUNK_BYTES = 256 * 1024  # one read; a few hundred events, and no more than that is held
@@ -48,7 +48,7 @@ class FileSource(Source):
         Refused: no regular file, or `.zst` without the extra.
         """
         self._path = _one_log(Path(path))
-        self.name = str(path)
+        self.name = printable(str(path))
         self._notify = notify
         self._foreign = foreign
         self._suffix = self._path.suffix

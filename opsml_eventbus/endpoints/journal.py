@@ -26,6 +26,7 @@ from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
 from ..journal import Damage, JournalReader, Line, find_log, read_backwards
 from ..journal.format import CONTROL_AT, CONTROL_MARK
+from ..journal.segments import printable
 from ..journal.succession import peek_open
 
 POLL_SECONDS = 0.1  # how often a followed log is looked at: below what a person notices, and no load
@@ -71,7 +72,7 @@ class JournalSource(Source):
     def __init__(self, path: str | Path, *, notify: Notify = no_notice) -> None:
         """Raises Unreachable: it is not there, or cannot be read. UnknownEnd: a folder with several logs."""
         self._path = Path(path)
-        self.name = str(path)
+        self.name = printable(str(path))
         self._notify = notify
         try:
             find_log(path)
@@ -158,7 +159,8 @@ class JournalSource(Source):
         with closing(read_backwards(self._path)) as items:
             while chunk := await _in_thread(lambda: list(islice(items, CHUNK))):
                 for item in chunk:
-                    following = following or item.seq + 1
+                    if isinstance(item, Line):
+                        following = following or item.seq + 1
                     if events == count:
                         break
                     one = view.take([item], 0, None)
@@ -192,6 +194,7 @@ class _View:
         self._start = start
         self.sieve = where.screen() if where is not None else None
         self._last_id: str | None = None
+        self._told: set[tuple[str, int]] = set()  # damage met from the end, not to be told again from the beginning
 
     def take(self, items: list[Line | Damage], passed: int, position: Position) -> Batch:
         batch = Batch([], position, passed)
@@ -217,9 +220,12 @@ class _View:
         return batch
 
     def _damage(self, damage: Damage, batch: Batch) -> None:
-        self._refuse(
-            f"{damage.file}:{damage.number}", MalformedLine(damage.reason, f"byte {damage.byte}"), batch, damage.missed
-        )
+        if (damage.file, damage.byte) in self._told:
+            return
+        if not damage.number:  # read from the end, where nobody has counted lines
+            self._told.add((damage.file, damage.byte))
+        place = f"{damage.file}:{damage.number}" if damage.number else damage.file
+        self._refuse(place, MalformedLine(damage.reason, f"byte {damage.byte}"), batch, damage.missed)
 
     def _refuse(self, place: str, error: InvalidEvent, batch: Batch, missed: int | None) -> None:
         batch.records.append(Record(Gap.new(missed, self._last_id, "invalid", source=self._name)))

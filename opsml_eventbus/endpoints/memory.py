@@ -150,10 +150,9 @@ class Recording:
             self._wake()
 
     def _on_batch(self, batch: Batch, _ack: Ack, _report: Report) -> None:
-        position = batch.position
-        assert isinstance(position, int)
-        self._recorded = position
-        self._wake()
+        if isinstance(batch.position, int):  # the last piece of what was received together
+            self._recorded = batch.position
+            self._wake()
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

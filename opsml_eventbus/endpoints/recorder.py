@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import AlreadyThere, JournalFailed, JournalRefused, UnknownEnd, Unreachable, reason
-from ..flow import Ack, Batch, Notice, Notify, Sink, no_notice
+from ..errors import AlreadyThere, InvalidEvent, JournalFailed, JournalRefused, UnknownEnd, Unreachable, reason
+from ..flow import Ack, Batch, Notice, Notify, Record, Sink, no_notice
 from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
 from ..journal.format import PLACE_BYTES
 from ..journal.segments import check_live, list_log
-from ..journal.succession import peek_open
+from ..journal.succession import begins_as_journal
 
 Mode = Literal["create", "append", "overwrite"]
 
@@ -60,42 +61,43 @@ class JournalSink(Sink):
         log = list_log(self._path)
         if log.segments and self._mode == "create":
             raise AlreadyThere(self.name, "exists already")
-        if self._mode == "overwrite":
-            _remove(self._path)
         try:
+            if self._mode == "overwrite":
+                _remove(self._path)
             await self._journal.__aenter__()
         except OSError as error:
             raise Unreachable(self.name, reason(error)) from error
         return self
 
+    def pieces(self, batch: Batch) -> Iterable[Batch]:
+        """Pieces that fit into one file each: a file is finished only between two of them."""
+        seen, refusals, begin, size = batch.seen, batch.refusals, 0, 0
+        limited = self._most_lines < len(batch.records) or self._most_bytes < sys.maxsize
+        for index, record in enumerate(batch.records if limited else ()):
+            length = _length(record)
+            size += length
+            if index > begin and (index - begin >= self._most_lines or size > self._most_bytes):
+                yield Batch(batch.records[begin:index], None, seen, refusals)
+                seen, refusals, begin, size = 0, [], index, length
+        yield Batch(batch.records[begin:], batch.position, seen, refusals)
+
     async def write(self, batch: Batch) -> Ack:
         """See Sink. Raises WriteRefused (this batch is not in the file), JournalFailed (nothing more is written)."""
         lines, refusals = batch.encode()
-        work = asyncio.ensure_future(self._append(lines))
+        work = asyncio.ensure_future(self._journal.append(lines))
         cancelled = False
         while not work.done():
             try:
                 await asyncio.wait([work])
             except asyncio.CancelledError:
-                cancelled = True  # it is written all the same: so it is waited for, and counted
+                cancelled = True  # it is written all the same, if it can be: so it is waited for, and counted
+                self._journal.stop_blocking()
+        if isinstance(work.exception(), JournalFailed):
+            self._failure = None
         work.result()
         if cancelled and (task := asyncio.current_task()) is not None:
             task.cancel()  # felt at the next wait, when the batch has been acknowledged
         return Ack(len(lines), self._always, refusals)
-
-    async def _append(self, lines: list[bytes]) -> None:
-        """In pieces that fit into one file each: a file is finished only between two of them."""
-        begin = size = 0
-        try:
-            for index, line in enumerate(lines):
-                size += len(line) + PLACE_BYTES
-                if index > begin and (index - begin >= self._most_lines or size > self._most_bytes):
-                    await self._journal.append(lines[begin:index])
-                    begin, size = index, len(line) + PLACE_BYTES
-            await self._journal.append(lines[begin:])
-        except JournalFailed:
-            self._failure = None
-            raise
 
     def last_id(self) -> str | None:
         """The id of the last event in the log, to go on behind it."""
@@ -115,11 +117,18 @@ class JournalSink(Sink):
             self._notify(Notice(notice.kind, self.name, notice.detail))
 
 
+def _length(record: Record) -> int:
+    try:
+        return len(record.line) + PLACE_BYTES
+    except InvalidEvent:  # a Gap stands for it
+        return PLACE_BYTES
+
+
 def _remove(live: Path) -> None:
     """Remove what stands at this name: a log with its finished files, or a plain file. Raises as `discard_log`."""
     log = list_log(live)
     alone = [segment.path for segment in log.segments] == [live]
-    if alone and live.is_file() and not live.is_symlink() and peek_open(log.segments[0]) is None:
+    if alone and live.is_file() and not live.is_symlink() and not begins_as_journal(log.segments[0]):
         live.unlink()
     else:
         discard_log(live)

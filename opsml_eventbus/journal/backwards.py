@@ -69,13 +69,13 @@ def _packed(segment: Segment) -> Iterator[Line | Damage]:
                     items += _item(segment, line, offset)
                     offset += len(line) + 1
     except (OSError, EOFError, ValueError) as error:
-        items.append(Damage(segment.path.name, 0, end, 0, None, str(error)))
+        items.append(Damage(segment.name, 0, end, 0, None, str(error)))
     return reversed(items)
 
 
 def _item(segment: Segment, line: bytes, offset: int) -> Iterator[Line | Damage]:
     place = None if b"\0" in line else read_place(line)
     if place is None:
-        yield Damage(segment.path.name, 0, offset, 0, None, "NUL bytes" if b"\0" in line else "not a line of a journal")
+        yield Damage(segment.name, 0, offset, 0, None, "NUL bytes" if b"\0" in line else "not a line of a journal")
     elif not is_control(line):
-        yield Line(place.seq, line[: place.start] + b"}", segment.path.name, 0)
+        yield Line(place.seq, line[: place.start] + b"}", segment.name, 0)

@@ -151,9 +151,13 @@ class Committer:
                 raise self.failure
             self._jobs.put(job)
 
+    def stop_blocking(self) -> None:
+        """A write that fails is tried no more."""
+        self._closing.set()
+
     async def stop(self) -> None:
         """Write what is queued, leave a checkpoint, give everything back."""
-        self._closing.set()
+        self.stop_blocking()
         self._jobs.put(_Close())
         await asyncio.shield(self._finished)
 
@@ -385,7 +389,7 @@ class Committer:
                 for segment in file.declare_pruned(self._policy.keep):
                     self._tidy.remove(segment)
             except (WriteRefused, OSError, EOFError, ValueError) as error:
-                self._note("pruning", f"put off: {error}")
+                self._note("pruning", f"put off: {_why(error)}")
             self._publish(file)
         if self._policy.compress is not None:
             for segment in list_log(self.path).sealed:
@@ -418,6 +422,10 @@ def _tally(lines: Sequence[bytes], batch: Iterable[Append]) -> Tally:
     if times:
         texts += format_bound(min(times)), format_bound(max(times))
     return Tally(len(lines), min(texts).decode(), max(texts).decode())
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -480,6 +488,6 @@ class _Tidy:
                 elif self._compression is not None and segment.path.exists():
                     compress_segment(segment, self._compression)
             except (OSError, ValueError, EOFError, EventError) as error:
-                self._note(kind, f"{segment.path.name} is left as it is: {error}")
+                self._note(kind, f"{segment.path.name} is left as it is: {_why(error)}")
             finally:
                 self._queued.discard(segment.path)

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from ..errors import JournalRefused
 from .disk import Lock, sync_folder
-from .segments import Segment, list_log
-from .succession import peek_open
+from .segments import list_log
+from .succession import begins_as_journal
 
 
 def discard_log(path: str | Path) -> list[Path]:
     """Remove the live file and every finished file of the log at `path`; what was removed. What recoveries and repairs
     kept aside stays.
 
-    Raises JournalBusy: someone writes it. JournalRefused: a file among them is no journal's; nothing was removed.
+    Raises OSError; JournalBusy: someone writes it. JournalRefused: a file among them is no journal's, and nothing was
+    removed.
     """
     live = Path(path)
     log = list_log(live)
@@ -24,7 +25,7 @@ def discard_log(path: str | Path) -> list[Path]:
     try:
         log = list_log(live)
         for segment in log.segments:
-            if segment.path.stat().st_size and peek_open(Segment(segment.path, segment.first)) is None:
+            if segment.path.stat().st_size and not begins_as_journal(segment):
                 raise JournalRefused(str(segment.path), "it is no journal: its first line is no open record")
         # The newest first: what is left by a kill is the beginning of a log, not a log without one.
         removed = [*(segment.path for segment in reversed(log.segments)), *log.stale]

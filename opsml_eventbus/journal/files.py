@@ -19,7 +19,7 @@ class PlainFile:
     """A file as it lies there, perhaps still growing; kept open when it is renamed or removed."""
 
     def __init__(self, segment: Segment) -> None:
-        self.name = segment.path.name
+        self.name = segment.name
         self.sealed_name = segment.first is not None
         self._path = segment.path
         self._stream: FileIO = open_regular(segment.path)
@@ -101,7 +101,7 @@ class PackedFile:
     """A compressed file: read from its beginning, once."""
 
     def __init__(self, segment: Segment) -> None:
-        self.name = segment.path.name
+        self.name = segment.name
         self.sealed_name = segment.first is not None  # a live file that somebody compressed has no seal
         self._stream = segment.open()
         self._blocks = read_blocks(self._stream.read)

@@ -199,7 +199,7 @@ class JournalReader:
             following = self._files.following(open_segment, log=self._log if self.moved else "")
         except OSError as error:
             assert self._files.segment is not None
-            name, why = self._files.segment.path.name, error.strerror or str(error)
+            name, why = self._files.segment.name, error.strerror or str(error)
             portion.items.append(Damage(name, 1, 0, self.next_seq, None, why[:1].lower() + why[1:]))
             self._torn = True
             return True
@@ -214,7 +214,7 @@ class JournalReader:
         if self._next and segment.first is not None and segment.first > self._next and not self._torn:
             missed = segment.first - self._next
             reason = f"seq {self._next} to {segment.first - 1} are not there: a file is missing"
-            portion.items.append(Damage(segment.path.name, 1, 0, self._next, missed, reason))
+            portion.items.append(Damage(segment.name, 1, 0, self._next, missed, reason))
             self._torn = True
 
     # ── lines ──

@@ -38,7 +38,7 @@ from .format import (
 )
 from .lines import LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
-from .segments import Log, Segment, list_log, segment_path
+from .segments import Log, Segment, check_name, list_log, segment_path
 from .sign import Signer
 from .succession import peek_open, read_opened
 from .walk import Finding, Walk
@@ -64,6 +64,7 @@ def recover(path: str | Path, *, fsync: Fsync = "always") -> Recovery:
     Raises FileNotFoundError, JournalBusy, JournalRefused, JournalDamaged, JournalFailed.
     """
     live = Path(path)
+    check_name(live)
     if not list_log(live).segments:
         raise FileNotFoundError(2, "no such file", str(live))
     lock = Lock(live)
@@ -340,9 +341,9 @@ def _check_joins(live: Path, opened: Open, newest: Segment) -> None:
     if before is not None and before.log != opened.log:
         reason = f"a file of the log {opened.log}; the finished files beside it are of {before.log}"
     elif opened.first <= (newest.first or 0):
-        reason = f"it begins with seq {opened.first}, and so does, or later, {newest.path.name}"
+        reason = f"it begins with seq {opened.first}, and so does, or later, {newest.name}"
     elif not newest.packed and (last := _last_place(newest)) is not None and last != _behind(opened):
-        reason = f"it does not join {newest.path.name}, which ends with seq {last.seq}"
+        reason = f"it does not join {newest.name}, which ends with seq {last.seq}"
     else:
         return
     raise JournalDamaged(str(live), reason, line=1, offset=0, seq=opened.first, durable=opened.first - 1)
@@ -388,7 +389,7 @@ def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:
     walk, last, end, number = Walk(findings.append, whole=False), b"", 0, 1
     try:
         with closing(segment.open()) as stream:
-            walk.begin(segment.path.name, segment.first)
+            walk.begin(segment.name, segment.first)
             for block in read_blocks(stream.read):
                 walk.feed(block)
                 last, end, number = block.lines[-1], block.end, block.number + block.height
@@ -397,7 +398,7 @@ def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:
         walk.unreadable(end, number, str(error))
     control = read_control(last) if not findings else None
     if not isinstance(control, Seal):
-        finding = findings[0] if findings else Finding("torn", segment.path.name, number, end, walk.head.seq, "no seal")
+        finding = findings[0] if findings else Finding("torn", segment.name, number, end, walk.head.seq, "no seal")
         raise JournalDamaged(
             str(segment.path),
             finding.reason,

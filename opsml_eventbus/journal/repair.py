@@ -45,7 +45,7 @@ from .format import (
 from .lines import Block, read_blocks
 from .live import open_record
 from .recovery import keep_aside, recover
-from .segments import Log, Segment, list_log, parse_segment
+from .segments import Log, Segment, check_name, list_log, parse_segment
 from .walk import Finding, Walk
 
 REPAIR_SUFFIX = ".repairing"
@@ -68,6 +68,7 @@ class Repair:
 
 def find_damage(path: str | Path) -> Finding | None:
     """The first thing a repair would mend, None when there is nothing. Changes nothing."""
+    check_name(Path(path))
     damage = _find(list_log(Path(path)))
     return None if damage is None else damage.finding
 
@@ -81,6 +82,7 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
     live = Path(path)
     if parse_segment(live) is not None:
         raise JournalRefused(str(live), "a finished file is repaired through its log's live path")
+    check_name(live)
     if not list_log(live).segments:
         raise FileNotFoundError(2, "no such file", str(live))
     lock = Lock(live)
@@ -135,14 +137,14 @@ def _find(log: Log) -> _Damage | None:
     walk.finish()  # tells of files that are missing and not declared pruned
     if not findings:
         return None
-    index = [segment.path.name for segment in log.segments].index(findings[0].file)
+    index = [segment.name for segment in log.segments].index(findings[0].file)
     if index == 0:
         raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
     return _Damage(findings[0], log.segments[index:], 0, *befores[index])
 
 
 def _feed(walk: Walk, segment: Segment) -> None:
-    walk.begin(segment.path.name, segment.first)
+    walk.begin(segment.name, segment.first)
     end, number = 0, 1
     try:
         with closing(segment.open()) as stream:
@@ -156,7 +158,7 @@ def _feed(walk: Walk, segment: Segment) -> None:
 
 def _sound_part(segment: Segment, sound: int) -> tuple[Head, int, str]:
     walk = Walk(lambda _: None, whole=False)
-    walk.begin(segment.path.name, None)
+    walk.begin(segment.name, None)
     for block in _blocks(segment, 0, sound):
         walk.feed(block)
     return walk.head, walk.durable, walk.log

@@ -41,6 +41,11 @@ class Segment:
     first: int | None
 
     @property
+    def name(self) -> str:
+        """Its name, printable."""
+        return printable(self.path.name)
+
+    @property
     def packed(self) -> bool:
         return self.path.suffix in COMPRESSIONS.values()
 
@@ -75,6 +80,11 @@ class Log:
         return tuple(segment for segment in self.segments if segment.first is not None)
 
 
+def printable(name: str) -> str:
+    """A file's name or path as text that can be written: what is not UTF-8 in it is replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def segment_path(live: Path, first: int) -> Path:
     """Where the live file goes when it is finished."""
     return live.with_name(f"{live.stem}.{first:0{SEQ_DIGITS}d}{live.suffix}")
@@ -92,11 +102,20 @@ def check_live(path: Path) -> None:
     """Refuse a path at which no log can be written. Raises JournalRefused."""
     if path.suffix in COMPRESSIONS.values():
         raise JournalRefused(str(path), "compressed files are read, not written; record to a .jsonl file")
+    check_name(path)
     segment = parse_segment(path)
     if segment is not None:
         raise JournalRefused(str(path), f"a finished file of {segment[0].name}; record to that")
     if not path.suffix and (path.is_file() or not os.path.lexists(path)):
         raise JournalRefused(str(path), "a log's name has an ending, such as .jsonl: its finished files are told by it")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that no record can tell. Raises JournalRefused."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise JournalRefused(str(path), "its name is not UTF-8, so the log cannot speak of its own files") from None
 
 
 def find_log(path: str | Path) -> Log:

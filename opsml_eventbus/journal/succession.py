@@ -104,6 +104,14 @@ def peek_open(segment: Segment) -> Open | None:
         return None
 
 
+def begins_as_journal(segment: Segment) -> bool:
+    """Is its first line an open record? Raises OSError: it may not be read."""
+    try:
+        return read_open(segment) is not None
+    except (EOFError, ValueError, InvalidEvent):
+        return False
+
+
 def read_opened(segment: Segment) -> tuple[Open, int] | None:
     """The open record of a file and when it was written (ns), None where it has none."""
     with closing(segment.open()) as stream:

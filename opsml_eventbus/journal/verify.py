@@ -23,7 +23,7 @@ from typing import Any, cast
 from .disk import check_kind
 from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
-from .segments import Log, Segment, Stream, find_log
+from .segments import Log, Segment, Stream, find_log, printable
 from .sign import Verifier
 from .succession import Succession
 from .walk import TAMPERED, Finding, SignedHead, Walk
@@ -103,7 +103,7 @@ def verify_journal(
     Raises FileNotFoundError; OSError: a file may not be read; JournalRefused: a folder with several logs, a pipe, a
     device, or a missing extra.
     """
-    log, report = find_log(path), Report(str(path))
+    log, report = find_log(path), Report(printable(str(path)))
     if Path(path) in [segment.path for segment in log.segments]:
         check_kind(Path(path), Path(path).stat())
     _Check(log, report, expect, public_key, on_finding, on_progress, keep).run()
@@ -191,8 +191,8 @@ class _Check:
                 files.begun(self._walk.file_first)
 
     def _begin(self, segment: Segment) -> None:
-        self._names.append(segment.path.name)
-        self._walk.begin(segment.path.name, segment.first)
+        self._names.append(segment.name)
+        self._walk.begin(segment.name, segment.first)
 
     def _file(self, segment: Segment, stream: Stream) -> None:
         walk = self._walk
@@ -223,7 +223,7 @@ class _Check:
             self._on_finding(finding)
 
     def _end_finding(self, kind: str, reason: str) -> None:
-        name = self._log.segments[-1].path.name
+        name = self._log.segments[-1].name
         self._tell(Finding(kind, name, 0, self._walk.sound_end, self._walk.head.seq, reason))  # type: ignore[arg-type]
 
     def _signed(self, head: SignedHead) -> None:
@@ -290,7 +290,7 @@ def _plain(log: Log) -> Finding | None:
     reason = "no chain: plain JSON lines, nothing to check"
     if begins != b"{":
         reason = "no journal: it has no line of one" if begins else "no journal: it is empty"
-    return Finding("unchained", segment.path.name, 1, 0, 0, reason)
+    return Finding("unchained", segment.name, 1, 0, 0, reason)
 
 
 def _reason(error: Exception) -> str:

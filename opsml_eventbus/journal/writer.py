@@ -196,6 +196,10 @@ class Journal:
                 if not append.future.done():
                     append.future.set_exception(error)
 
+    def stop_blocking(self) -> None:
+        """From now on a failed write is refused, as with `on_error="halt"`; who waits for one is told now."""
+        self._check_open().stop_blocking()
+
     @property
     def head(self) -> Head:
         """The last line written. Kept elsewhere, it lets `verify --expect` see that a log was cut or rewritten."""
