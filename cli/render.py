@@ -241,7 +241,7 @@ def verdict(word: str, of: str) -> str:
     meaning = {
         "sound": "sound: nothing was altered",
         "torn": "torn: its end was cut off by a crash; nothing that was known to be on disk is touched",
-        "unchained": "no chain: plain JSON lines; nothing can be said about them",
+        "unchained": "no chain: nothing can be said about it",
         "unsigned": "not signed: its heads carry no signature of this key",
         "tampered": "TAMPERED: it is not what was written",
     }

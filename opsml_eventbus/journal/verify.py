@@ -42,7 +42,7 @@ class Report:
 
     findings: the first thousand; count: all of them. head: the last line that joined. durable: the last seq known to be
     on disk. events: events and Gaps; lines: control records too. settled: the last line says that all before it is on
-    disk.    signed: seq of the last signed head that holds, None without a key. first: seq the log begins with.
+    disk. signed: seq of the last signed head that holds, None without a key. first: seq the log begins with.
     """
 
     path: str

@@ -105,7 +105,8 @@ class Walk:
         self._signed = signed
         self._expect = expect
         self.head = Head()
-        self.durable = 0  # the greatest that a line which joins has stated
+        self.durable = 0  # the greatest that a line has stated
+        self._stated = 0  # the greatest in what joins: it never falls, unless a file begins that is none of this log
         self.log = ""
         self.events = 0
         self.lines = 0  # those that joined
@@ -183,7 +184,7 @@ class Walk:
         expect = self._expect.seq if self._expect is not None else 0
         while index < count:
             seq, chain = self.head
-            durable, stated = self.durable, self.durable
+            durable, stated = self._stated, self._stated
             begun = index
             # The quick way, for lines that are as expected: hash, compare, go on.
             if self._other is None and not self._lost and not self._at_start and not self._sealed:
@@ -205,7 +206,8 @@ class Walk:
                         self._check_expected(Head(seq, chain))
             passed = index - begun
             if passed:
-                self.head, self.durable = Head(seq, chain), durable
+                self.head, self._stated = Head(seq, chain), durable
+                self.durable = max(self.durable, durable)
                 self.events += passed
                 self._file_events += passed
                 self.lines += passed
@@ -242,8 +244,8 @@ class Walk:
             return
         if place.seq != self.head.seq + 1:
             self._found("sequence", number, offset, f"seq {place.seq} where {self.head.seq + 1} follows")
-        if not self.durable <= place.durable < place.seq:
-            self._found("altered", number, offset, f"durable {place.durable} after {self.durable}, at seq {place.seq}")
+        if not self._stated <= place.durable < place.seq:
+            self._found("altered", number, offset, f"durable {place.durable} after {self._stated}, at seq {place.seq}")
         if at_start and not isinstance(control, Open):
             self._found("altered", number, offset, "no open record: the beginning of the file is gone")
         if wrong:
@@ -252,7 +254,7 @@ class Walk:
             self._found("altered", number, offset, "a line behind the seal")
         previous = self.head
         self.head, self._other, self._lost = Head(place.seq, place.chain), None, False
-        self.durable = max(self.durable, place.durable)
+        self._states(place.durable)
         self.lines += 1
         self.first = self.first or place.seq
         self.settled = False
@@ -287,6 +289,8 @@ class Walk:
             self._found("sequence", number, offset, f"seq {control.first} again, after {self.head.seq}")
         elif joined and previous not in (self.head.chain, self._other) and not self._lost:
             self._found("altered", number, offset, "it does not join the file before it")
+        if self.log not in ("", control.log) or (joined and control.first <= self.head.seq):
+            self._stated = 0
         self.log, self.fsync, self.file_first = control.log, control.fsync, control.first
         self.head, self._other, self._lost = Head(control.first - 1, previous), None, False
 
@@ -307,7 +311,7 @@ class Walk:
         # What it states counts although it does not join: a batch never calls its own lines durable, so a torn one
         # cannot raise the mark, and a log of which every line was changed is not taken for a torn one.
         if place.durable < place.seq:
-            self.durable = max(self.durable, place.durable)
+            self._states(place.durable)
         self.head = Head(place.seq, place.chain)
         self.settled = False
 
@@ -329,7 +333,7 @@ class Walk:
         for place in embedded_places(line):
             begin = line.rfind(b'{"specversion":', start, place.start)
             if begin >= 0 and link(self.head.chain, line[begin : place.end - 76]) == place.chain:
-                self.durable = max(self.durable, place.durable)
+                self._states(place.durable)
                 self.lines += 1
             self.head, self._other = Head(max(place.seq, self.head.seq), place.chain), None
             start = place.end
@@ -349,6 +353,10 @@ class Walk:
                 self._pruned[before] = chain
             case Open() if offset > 0:
                 self._found("altered", number, offset, "an open record inside a file")
+
+    def _states(self, durable: int) -> None:
+        self._stated = max(self._stated, durable)
+        self.durable = max(self.durable, durable)
 
     # ── findings ──
 
