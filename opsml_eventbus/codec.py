@@ -24,8 +24,12 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from datetime import time as clock
+from decimal import Decimal
 from time import time_ns
 from typing import Any, cast
+from uuid import UUID
 
 import msgspec
 import orjson
@@ -77,7 +81,22 @@ class _GapData(msgspec.Struct, frozen=True):
 
 _REQUIRED = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset({*_Envelope.__struct_fields__, "seq", "durable", "chain"})
-_encode = msgspec.json.Encoder().encode
+
+
+def _as_builtin(value: Any) -> Any:
+    """A text or number of a class derived from its own (`numpy.str_`, `markupsafe.Markup`) is written as what it is."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, msgspec.Raw):  # only asked for when it is compared
+        return orjson.loads(bytes(value))
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_as_builtin).encode
 _astuple, _convert, _keep = msgspec.structs.astuple, msgspec.convert, msgspec.structs.force_setattr
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -102,6 +121,8 @@ def encode_line(item: Event | Gap) -> bytes:
     line = _encode_event(item) if isinstance(item, Event) else _encode_gap(item)
     if len(line) > MAX_EVENT_BYTES:
         raise Unencodable(f"{len(line):,} bytes; an event may have {MAX_EVENT_BYTES:,}")
+    if b"\n" in line:  # inside a text it is escaped: so it came in ready-made bytes, and would end the line
+        raise Unencodable("a line break between two members", "data")
     # A frozen value gains a cache: every thread would store the same bytes.
     _keep(item, "line", line)
     return line
@@ -172,7 +193,7 @@ def _encode_event(event: Event) -> bytes:
         try:
             _convert(_astuple(content), values)
             return _encode(_Envelope("1.0", id, source, type_, format_time(time), lane, origin, content))
-        except (msgspec.ValidationError, UnicodeEncodeError):
+        except Exception:  # noqa: BLE001, S110 - an enumeration may run anybody's code
             pass  # the long way says what is wrong, and where
     raw = encode_data(type_, content)
     data = msgspec.Raw(raw) if raw and not extensions else _UNSET
@@ -198,18 +219,24 @@ def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
     schema = _schemas.get(payload.__class__) or _schema(payload.__class__)
     try:
         raw = _encode(payload)
+        if b"\n" in raw:  # inside a text it is escaped: this is JSON that was put in ready-made
+            raw = msgspec.json.format(raw, indent=-1)
         if schema.nullable:
-            _refuse_unfaithful(msgspec.to_builtins(payload), "data")
+            _refuse_unfaithful(msgspec.to_builtins(payload, enc_hook=_as_builtin), "data")
         # Building a payload checks nothing, so a field of the wrong type shows only here: it would be written
         # without complaint and then refused by every reader.
-        schema.decode(raw)
+        read = schema.decode(raw)
+        if schema.flat:
+            _refuse_another(payload, read)
     except UnicodeEncodeError as error:
         raise Unencodable(f"a lone surrogate in {type!r}", "data") from error
     except msgspec.ValidationError as error:
         place, reason = _validation(error, "data")
         raise Unencodable(reason, place) from error
-    except (TypeError, OverflowError, RecursionError, msgspec.DecodeError) as error:
-        raise Unencodable(str(error), "data") from error
+    except InvalidEvent:
+        raise
+    except Exception as error:  # a class may run anybody's code when it is made
+        raise Unencodable(f"{error.__class__.__name__}: {error}", "data") from error
     if schema.loose and suspicious(raw):
         try:
             scrutinise(raw)
@@ -224,15 +251,17 @@ class _Schema:
 
     decode: from its JSON text, validated. nullable: a value of it could hold a float, and msgspec writes NaN as null.
     loose: it could hold an integer or something without a schema, so that its text has to be looked at too.
+    flat: it holds only text, flags and enumerations, so that a value that JSON changes is of the wrong type.
     """
 
     decode: Callable[[bytes], Any]
     nullable: bool
     loose: bool
+    flat: bool
 
 
 _schemas: dict[type[Payload], _Schema] = {}
-# Of a payload class that holds only text, flags and enumerations: a class with the same fields, to which its values, as
+# Of a flat payload class: a class with the same fields, to which its values, as
 # a tuple, are converted. That validates them at a quarter of the price of writing and reading them.
 _values: dict[type, Any] = {}
 
@@ -242,19 +271,59 @@ def _schema(cls: type[Payload]) -> _Schema:
     if known is None:
         try:
             info = msgspec.inspect.type_info(cls)
-        except (NameError, TypeError) as error:  # annotations that mean nothing outside the function they stand in
+            decode = msgspec.json.Decoder(cls).decode
+        except Exception as error:  # annotations that mean nothing outside the function they stand in, and the like
             raise InvalidEvent(f"the class {cls.__qualname__} cannot be decoded to: {error}", "data") from error
-        kinds = re.findall(r"\w+Type\b|\.\.\.", repr(info))
+        kinds = _kinds(info, set())
         strict = {"StructType", "StrType", "NoneType", "UnionType", "BoolType", "LiteralType", "EnumType"}
-        if strict.issuperset(kinds) and kinds.count("StructType") == 1 and not hasattr(cls, "__post_init__"):
+        flat = strict.issuperset(kinds) and kinds.count("StructType") == 1
+        if flat and not hasattr(cls, "__post_init__"):
             fields = [(field.name, field.type) for field in msgspec.structs.fields(cls)]  # type: ignore[arg-type]
             _values[cls] = msgspec.defstruct(cls.__name__, fields, array_like=True, gc=False)
         known = _schemas[cls] = _Schema(
-            decode=msgspec.json.Decoder(cls).decode,
+            decode=decode,
             nullable=not strict.union({"IntType", "ListType", "DictType"}).issuperset(kinds),
             loose=not strict.union({"FloatType"}).issuperset(kinds),
+            flat=flat,
         )
     return known
+
+
+def _kinds(info: Any, seen: set[int]) -> list[str]:
+    """The kinds of types in a class's description; `recursive` where it speaks of itself, `open` for an enumeration
+    that takes what it does not list."""
+    if isinstance(info, tuple | list):
+        return [kind for part in info for kind in _kinds(part, seen)]
+    if not isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
+        return []
+    if id(info) in seen:
+        return ["recursive"]
+    if isinstance(info, msgspec.inspect.EnumType):
+        return ["EnumType" if "_missing_" not in _members(info.cls) else "open"]
+    own = [info.__class__.__name__] if isinstance(info, msgspec.inspect.Type) else []
+    inside = {*seen, id(info)}
+    return own + [kind for part in msgspec.structs.astuple(info) for kind in _kinds(part, inside)]
+
+
+def _members(cls: type) -> set[str]:
+    return {name for base in cls.__mro__ if base.__module__ != "enum" for name in vars(base)}
+
+
+def _refuse_another(payload: Payload, read: Payload) -> None:
+    """Raise Unencodable where JSON turned a value of the wrong type into one of the right type: bytes, UNSET, NaN."""
+    mine, theirs = _plain(payload), _plain(read)
+    if mine != theirs:
+        names = {**mine, **theirs} if isinstance(mine, dict) else {}
+        name = next((name for name in names if mine.get(name, _UNSET) != theirs.get(name, _UNSET)), "")
+        raise Unencodable("it would be read back as another value", f"data.{name}".rstrip("."))
+
+
+def _plain(payload: Payload) -> Any:
+    """Its values as JSON has them, but what is no JSON (bytes, dates) as it is."""
+    return msgspec.to_builtins(payload, builtin_types=_NO_JSON, enc_hook=_as_builtin)
+
+
+_NO_JSON = (bytes, bytearray, datetime, date, clock, timedelta, Decimal, UUID)
 
 
 def _refuse_unfaithful(value: Any, place: str, depth: int = 1) -> None:
@@ -358,6 +427,10 @@ def _decode_data(type: str, raw: bytes) -> Any:  # noqa: A002
     except msgspec.ValidationError as error:
         place, reason = _validation(error, "data")
         raise InvalidEvent(reason, place) from error
+    except InvalidEvent:
+        raise
+    except Exception as error:  # a class may run anybody's code when it is made
+        raise InvalidEvent(f"{error.__class__.__name__}: {error}", "data") from error
 
 
 def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:

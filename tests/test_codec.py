@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Any
 
 import msgspec
@@ -29,6 +31,28 @@ CANONICAL = (
     b'"access_location":null,"status":"Success","error_message":null,"metadata":"{\\"a\\":1}",'
     b'"registry_type":"prompt","route":"/opsml/api/card/create"}}'
 )
+
+
+class Level(IntEnum):
+    """Takes every number."""
+
+    LOW = 1
+    OTHER = 0
+
+    @classmethod
+    def _missing_(cls, value: object) -> Level:
+        return cls.OTHER
+
+
+@event_type("test.levelled")
+class Levelled(Payload):
+    level: Level
+
+
+class Text(str):
+    """As `numpy.str_` and `markupsafe.Markup` are."""
+
+    __slots__ = ()
 
 
 @event_type("test.reading")
@@ -312,6 +336,68 @@ def test_what_could_not_be_read_back_is_not_written(data: Any, place: str) -> No
 def test_a_payload_with_a_wrong_field_is_refused_when_it_is_written(payload: Payload) -> None:
     with pytest.raises(Unencodable):
         encode_line(Event.new(payload.__event_type__, payload))
+
+
+# Twice: a class is looked at when its first payload is written.
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("payload", "place"),
+    [
+        (AuditEvent(username=b"abc"), "data.username"),  # type: ignore[arg-type]
+        (AuditEvent(username=datetime(2026, 1, 1, tzinfo=UTC)), "data.username"),  # type: ignore[arg-type]
+        (AuditEvent(username=msgspec.UNSET), "data.username"),  # type: ignore[arg-type]
+        (AuditEvent(access_location=float("nan")), "data.access_location"),  # type: ignore[arg-type]
+        (AuditEvent(username=msgspec.Raw(b'"x","username":"root"')), "data"),  # type: ignore[arg-type]
+        (Levelled(2**64), "data.level"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_that_would_be_read_back_as_another_is_refused(payload: Payload, place: str, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(Unencodable) as refused:
+            encode_line(Event.new(payload_name(payload), payload))
+        assert refused.value.place == place
+
+
+def payload_name(payload: Payload) -> str:
+    return "audit" if isinstance(payload, AuditEvent) else "test.levelled"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_text_of_a_class_of_its_own_is_written_as_the_text_it_is(times: int) -> None:
+    for _ in range(times):
+        line = encode_line(Event.new("audit", AuditEvent(username=Text("x"))))
+    assert decode_line(line).data == AuditEvent(username="x")  # type: ignore[union-attr]
+
+
+@event_type("test.carrying")
+class Carrying(Payload):
+    content: msgspec.Raw
+
+
+def test_ready_made_json_stays_on_one_line() -> None:
+    line = encode_line(Event.new("audit", AuditEvent(username=msgspec.Raw(b'\n"x"'))))  # type: ignore[arg-type]
+    assert decode_line(line).data == AuditEvent(username="x")  # type: ignore[union-attr]
+    line = encode_line(Event.new("test.carrying", Carrying(msgspec.Raw(b'{\n  "a": [1,\n 2]\n}'))))
+    assert line.endswith(b'"data":{"content":{"a":[1,2]}}}')
+
+
+@event_type("test.failing")
+class Failing(Payload):
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name == "fail":
+            raise KeyError(self.name)
+
+
+def test_whatever_a_class_raises_is_a_refusal() -> None:
+    payload = Failing("fine")
+    msgspec.structs.force_setattr(payload, "name", "fail")
+    with pytest.raises(Unencodable, match="KeyError"):
+        encode_line(Event.new("test.failing", payload))
+    line = CANONICAL.replace(b'"audit"', b'"test.failing"').partition(b',"data"')[0] + b',"data":{"name":"fail"}}'
+    with pytest.raises(InvalidEvent, match="KeyError"):
+        decode_line(line).data  # type: ignore[union-attr]  # noqa: B018
 
 
 def test_an_event_over_one_mebibyte_is_refused() -> None:
