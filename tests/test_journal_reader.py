@@ -31,7 +31,7 @@ from opsml_eventbus.journal.compress import compress_segment, remove_segment
 from opsml_eventbus.journal.format import time_text
 from opsml_eventbus.journal.lines import LINE_BYTES, read_blocks
 from opsml_eventbus.journal.seek import offset_behind, offset_of_time
-from opsml_eventbus.journal.segments import list_log, segment_path
+from opsml_eventbus.journal.segments import Segment, list_log, open_regular, segment_path
 from opsml_eventbus.journal.succession import Succession, peek_open
 
 
@@ -348,6 +348,70 @@ def test_a_large_folder_is_listed_until_nothing_changes(path, monkeypatch):
 
     monkeypatch.setattr(os, "listdir", listdir)
     assert list_log(path).sealed[0].first == 1
+
+
+def test_a_live_file_that_got_the_place_of_a_removed_one_on_disk_is_read(path, monkeypatch):
+    monkeypatch.setattr(Segment, "on_disk", lambda segment: (1, 1))
+    file = open_plain(path)
+    file.append(lines([1]))
+    with JournalReader(path) as log:
+        assert len(drain(log)) == 1
+        for number in (2, 3):
+            file.rotate()
+            file.append(lines([number]))
+        assert len(drain(log)) == 2
+    file.close()
+
+
+def test_a_log_of_many_files_lists_its_folder_a_few_times(path, monkeypatch):
+    make(path, [[number] for number in range(120)], rotate_after=range(1, 120))
+    listing, calls = os.listdir, []
+    monkeypatch.setattr(os, "listdir", lambda folder: calls.append(folder) or listing(folder))
+    for look in (ids, verify_journal, lambda path: list(read_backwards(path))):
+        calls.clear()
+        look(path)
+        assert len(calls) < 20
+
+
+def opened_while(path, step):
+    """The ids from the end, with `step` taken once before a file other than the newest is opened."""
+    seen = []
+    for item in read_backwards(path):
+        seen.append(decode_line(item.line).id)
+        if len(seen) == 1:
+            step()
+    return seen[::-1]
+
+
+def test_reading_from_the_end_goes_on_while_files_are_finished_compressed_and_removed(path):
+    make(path, [[1], [2], [3], [4]], rotate_after=(1, 2, 3))
+
+    def finish_and_compress():
+        file = open_plain(path)
+        file.rotate()
+        file.append(lines([5]))
+        file.close()
+        for segment in list_log(path).sealed[:3]:
+            compress_segment(segment, "gzip")
+
+    assert opened_while(path, finish_and_compress) == ["e1", "e2", "e3", "e4"]
+    assert opened_while(path, lambda: remove_segment(list_log(path).sealed[0])) == ["e2", "e3", "e4", "e5"]
+
+
+def test_the_live_file_finished_while_it_is_opened_is_not_left_out_from_the_end(path, monkeypatch):
+    make(path, [[1], [2]], rotate_after=(1,))
+    opened, once = open_regular, iter([True])
+
+    def open_(found):
+        if found == path and next(once, False):
+            file = open_plain(path)
+            file.rotate()
+            file.append(lines([3]))
+            file.close()
+        return opened(found)
+
+    monkeypatch.setattr(backwards, "open_regular", open_)
+    assert [decode_line(item.line).id for item in read_backwards(path)] == ["e3", "e2", "e1"]
 
 
 def test_a_file_that_vanishes_while_it_is_opened_is_looked_for_again(path):

@@ -30,7 +30,7 @@ from opsml_eventbus.errors import (
 )
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Record, Report, Source, Start, pump
-from opsml_eventbus.journal import live, verify_journal
+from opsml_eventbus.journal import Journal, live, verify_journal
 
 
 def batch_of(items: list[Event]) -> Batch:
@@ -218,8 +218,30 @@ def test_no_file_holds_more_than_it_may_however_large_the_batch(tmp_path: Path) 
     record(tmp_path / "a.jsonl", events(25), rotate_count=10)
     record(tmp_path / "b" / "b.jsonl", events(25), rotate_size=6000)
     assert [len(read(each)) for each in sorted(tmp_path.glob("a.0*.jsonl"))] == [10, 10]
-    assert all(each.stat().st_size < 7000 for each in (tmp_path / "b").glob("b*.jsonl"))
+    assert all(each.stat().st_size <= 6000 for each in (tmp_path / "b").glob("b*.jsonl"))
     assert read(tmp_path / "a.jsonl") == read(tmp_path / "b") == ids(*range(25))
+
+
+def test_no_file_holds_more_than_it_may_however_the_batches_fall(tmp_path: Path) -> None:
+    sizes = [96, 40, 99, 1, 60, 60, 99]
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    record(
+        tmp_path / "a.jsonl", *[events(size, start) for size, start in zip(sizes, starts, strict=True)], rotate_count=99
+    )
+    assert [len(read(each)) for each in sorted(tmp_path.glob("a.0*.jsonl"))] == [96, 40, 99, 61, 60]
+    assert read(tmp_path / "a.jsonl") == ids(*range(sum(sizes)))
+
+
+def test_appends_that_wait_together_are_divided_over_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+
+    async def work() -> None:
+        async with Journal(path, rotate_count=10) as journal:
+            await asyncio.gather(*[journal.append([event]) for event in events(64)])
+
+    asyncio.run(work())
+    assert [len(read(each)) for each in sorted(tmp_path.glob("a.0*.jsonl"))] == [10] * 6
+    assert read(path) == ids(*range(64))
 
 
 class Given(Source):

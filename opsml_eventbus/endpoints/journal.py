@@ -89,7 +89,7 @@ class JournalSource(Source):
     async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """See Source."""
         view = _View(self.name, where, start)
-        from_seq = 1
+        from_seq, only_damage = 1, False
         if isinstance(start.position, int):
             from_seq = start.position + 1
         elif start.after is not None:
@@ -101,10 +101,12 @@ class JournalSource(Source):
             last, from_seq = await self._last(view, start.last)
             if last.records or last.seen:
                 yield last
+            only_damage = not start.follow
         since = start.since if from_seq == 1 else None
         while True:
             log = log_id(self._path)
-            async with aclosing(self._read(self._reader(from_seq, since, view), view, log, start.follow)) as stream:
+            reader = self._reader(from_seq, since, view)
+            async with aclosing(self._read(reader, view, log, start.follow, only_damage)) as stream:
                 async for batch in stream:
                     yield batch
             if not start.follow:
@@ -112,13 +114,20 @@ class JournalSource(Source):
             from_seq, since = 1, None
             self._notify(Notice("moved", self.name, "another log took its name; reading on in that one"))
 
-    async def _read(self, reader: JournalReader, view: _View, log: str, follow: bool) -> AsyncGenerator[Batch, None]:
-        """To the end of the log, or, followed, until another log has taken its name."""
+    async def _read(
+        self, reader: JournalReader, view: _View, log: str, follow: bool, only_damage: bool
+    ) -> AsyncGenerator[Batch, None]:
+        """To the end of the log, or, followed, until another log has taken its name.
+
+        only_damage: what is damaged at the very end, and nothing that a writer adds meanwhile.
+        """
         said = False
         with reader:
             idle = 0.0
             while True:
                 portion = await _in_thread(reader.read)
+                if only_damage and any(isinstance(item, Line) for item in portion.items):
+                    return
                 batch = view.take(portion.items, portion.passed, reader.next_seq - 1)
                 if batch.records or batch.seen:
                     idle = 0.0

@@ -21,6 +21,7 @@ from ..journal.format import PLACE_BYTES
 from ..journal.segments import check_live, list_log
 from ..journal.succession import begins_as_journal
 
+OWN_BYTES = 2048  # of a file, at least: what its own first and last line take
 Mode = Literal["create", "append", "overwrite"]
 
 
@@ -42,7 +43,7 @@ class JournalSink(Sink):
             raise UnknownEnd(self.name, error.reason) from error
         self._mode = mode
         self._most_lines = options.get("rotate_count") or sys.maxsize
-        self._most_bytes = options.get("rotate_size") or sys.maxsize
+        self._most_bytes = max(1, (options.get("rotate_size") or sys.maxsize) - OWN_BYTES)
         self._notify = notify
         self._failure: str | None = None  # why the journal is finished, as long as nobody was told
         self._always = options.get("fsync", "always") == "always"
@@ -72,7 +73,7 @@ class JournalSink(Sink):
     def pieces(self, batch: Batch) -> Iterable[Batch]:
         """Pieces that fit into one file each: a file is finished only between two of them."""
         seen, refusals, begin, size = batch.seen, batch.refusals, 0, 0
-        limited = self._most_lines < len(batch.records) or self._most_bytes < sys.maxsize
+        limited = self._most_lines < len(batch.records) or self._most_bytes < sys.maxsize - OWN_BYTES
         for index, record in enumerate(batch.records if limited else ()):
             length = _length(record)
             size += length

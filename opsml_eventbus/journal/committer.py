@@ -24,7 +24,7 @@ from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
 from .compress import compress_segment, remove_leftovers, remove_segment
 from .disk import Lock, make_folder
 from .format import PLACE_BYTES, Head, Tally, format_bound
-from .live import Fsync, LiveFile, Notice, Notify
+from .live import Fsync, LiveFile, Notice, Notify, State
 from .recovery import Recovery, open_live
 from .segments import Segment, list_log
 from .sign import Signer
@@ -35,6 +35,7 @@ BATCH_BYTES = 4 << 20  # of a group commit: bounds memory, and how long a batch'
 IDLE_SECONDS = 1.0  # without events, before a checkpoint is left
 RETRY_SECONDS = 1.0  # between two tries of what failed: a blocked write, a rotation put off
 _ROUTINE = frozenset({"rotated", "pruned", "resumed"})
+SEAL_BYTES = 1024  # what a file's last line takes, signed
 SPACE_SECONDS = 5.0  # between two looks at the space that is left
 
 
@@ -209,7 +210,7 @@ class Committer:
                     job = self._jobs.get(timeout=self._patience(file))
             if isinstance(job, list):
                 batch, job = self._gather(job)
-                self._commit(file, batch)
+                self._commit_all(file, batch)
             elif isinstance(job, Rotate):
                 self._rotate_for(file, job)
                 job = None
@@ -231,11 +232,41 @@ class Committer:
             batch += job
             size += sum(append.size for append in job)
 
+    def _commit_all(self, file: LiveFile, batch: list[Append]) -> None:
+        """What was gathered, in parts that fit into one file each."""
+        rest = batch
+        try:
+            while rest:
+                part, rest = self._part(file, rest)
+                self._commit(file, part)
+        except BaseException as error:
+            self._refuse(rest, _failure(self.path, error))
+            raise
+
+    def _part(self, file: LiveFile, batch: list[Append]) -> tuple[list[Append], list[Append]]:
+        """As much of the batch as fits into this file, or into the next where not even its first append does; an append
+        itself is never divided. And the rest."""
+        if self._policy.rotate_count is None and self._policy.rotate_size is None:
+            return batch, []
+        lines, size = len(batch[0].lines), _size(batch[0])
+        fresh = not self._fits(file.state, lines, size)
+        for index, job in enumerate(batch[1:], 1):
+            lines, size = lines + len(job.lines), size + _size(job)
+            if not self._fits(None if fresh else file.state, lines, size):
+                return batch[:index], batch[index:]
+        return batch, []
+
+    def _fits(self, state: State | None, lines: int, size: int) -> bool:
+        """Do these lines and bytes fit behind what stands in a file (None: in a new one), its seal included?"""
+        count, most = self._policy.rotate_count, self._policy.rotate_size
+        events, there = (0, 0) if state is None else (state.tally.events, state.size)
+        return (count is None or events + lines <= count) and (most is None or there + size + SEAL_BYTES <= most)
+
     def _commit(self, file: LiveFile, batch: list[Append]) -> None:
         lines = batch[0].lines if len(batch) == 1 else [line for job in batch for line in job.lines]
         try:
             file.check_place()
-            self._rotate_if_due(file, sum(job.size for job in batch) + PLACE_BYTES * len(lines))
+            self._rotate_if_due(file, len(lines), sum(map(_size, batch)))
             self._write(file, lines, batch)
             self._last_write = time.monotonic()
             if self._policy.fsync == "always":
@@ -248,8 +279,7 @@ class Committer:
             self._refuse(batch, error)
             return
         except BaseException as error:
-            failure = error if isinstance(error, EventError) else JournalFailed(str(self.path), str(error))
-            self._refuse(batch, failure)
+            self._refuse(batch, _failure(self.path, error))
             raise
         self._publish(file)
         self._acknowledge(batch)
@@ -312,7 +342,7 @@ class Committer:
             self._unsynced_since = 0.0
             self._publish(file)
         if self._policy.rotate_every is not None:
-            self._rotate_if_due(file, 0)
+            self._rotate_if_due(file)
         if self._policy.min_free and now >= self._space_at:
             self._space_at = now + SPACE_SECONDS
             self._look_for_space(file)
@@ -350,16 +380,13 @@ class Committer:
 
     # ── rotation ──
 
-    def _rotate_if_due(self, file: LiveFile, coming: int) -> None:
+    def _rotate_if_due(self, file: LiveFile, lines: int = 0, size: int = 0) -> None:
+        """lines, size: of what is about to be written."""
         policy, state = self._policy, file.state
         if not state.tally.events or time.monotonic() < self._retry_at:
             return
         every = None if policy.rotate_every is None else int(policy.rotate_every * 1e9)
-        if (
-            (policy.rotate_size is not None and state.size + coming > policy.rotate_size)
-            or (policy.rotate_count is not None and state.tally.events >= policy.rotate_count)
-            or (every is not None and self._clock() // every != state.begun // every)
-        ):
+        if not self._fits(state, lines, size) or (every is not None and self._clock() // every != state.begun // every):
             self._try(lambda: self._rotate(file), "rotation", "put off, the old file goes on")
 
     def _rotate_for(self, file: LiveFile, job: Rotate) -> None:
@@ -370,7 +397,7 @@ class Committer:
         except WriteRefused as error:
             self._refuse([job], error)
         except BaseException as error:
-            self._refuse([job], error if isinstance(error, EventError) else JournalFailed(str(self.path), str(error)))
+            self._refuse([job], _failure(self.path, error))
             raise
         else:
             self._call(job.loop, _resolve, [(job.future, Ack(self.head.seq, self.durable))])
@@ -426,6 +453,15 @@ def _tally(lines: Sequence[bytes], batch: Iterable[Append]) -> Tally:
 
 def _why(error: Exception) -> str:
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+
+
+def _size(job: Append) -> int:
+    """Bytes that its lines take in the file."""
+    return job.size + PLACE_BYTES * len(job.lines)
+
+
+def _failure(path: Path, error: BaseException) -> EventError:
+    return error if isinstance(error, EventError) else JournalFailed(str(path), str(error))
 
 
 def _finish(future: asyncio.Future[None]) -> None:

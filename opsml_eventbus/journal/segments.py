@@ -144,18 +144,18 @@ def list_log(live: Path) -> Log:
 
 
 def _look(live: Path) -> Log:
-    found: dict[int, list[Path]] = {}
-    for entry in _names(live.parent):
-        name = parse_segment(live.with_name(entry))
-        if name is not None and name[0] == live:
-            found.setdefault(name[1], []).append(live.with_name(entry))
+    found: dict[int, list[str]] = {}
+    for name in _names(live.parent):
+        match = _SEGMENT.fullmatch(name)
+        if match is not None and match["stem"] + match["suffix"] == live.name:
+            found.setdefault(int(match["first"]), []).append(name)
     segments = []
     stale: list[Path] = []
     for first in sorted(found):
         # The plain file is there until its compressed form is known to be good, so it is the one to trust.
-        best, *rest = sorted(found[first], key=lambda path: (len(path.name), path.name))
-        segments.append(Segment(best, first))
-        stale += rest
+        best, *rest = sorted(found[first], key=lambda name: (len(name), name))
+        segments.append(Segment(live.with_name(best), first))
+        stale += [live.with_name(name) for name in rest]
     if live.exists():
         segments.append(Segment(live, None))
     return Log(live, tuple(segments), stale=tuple(stale))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -10,7 +11,7 @@ from typing import Protocol, TypeVar
 from ..errors import InvalidEvent
 from ..timestamps import parse_time
 from .format import Open, read_control, time_text
-from .segments import Segment, list_log
+from .segments import Log, Segment, list_log
 
 _TRIES = 100  # a listing can be out of date when it is used; each time because another file was finished meanwhile
 _FIRST_LINE_BYTES = 64 << 10
@@ -35,7 +36,8 @@ class Succession:
         """behind: the name of the last finished file that is not wanted."""
         self._live = live
         self._behind = behind
-        self._seen: tuple[int, int] | None = None  # the live file that was given last
+        self._ahead: deque[Segment] = deque()  # finished files of the last listing that come next
+        self._seen: tuple[int, int] | None = None  # the file that was given last, when it was the live one
         self.segment: Segment | None = None  # the file that was given last, or could not be opened
 
     def begun(self, first: int) -> None:
@@ -57,6 +59,7 @@ class Succession:
             try:
                 opened = opener(segment)
             except FileNotFoundError:
+                self._ahead.clear()
                 continue
             except OSError:
                 self._pass(segment, on_disk)
@@ -75,19 +78,64 @@ class Succession:
 
     def _pass(self, segment: Segment, on_disk: tuple[int, int] | None) -> None:
         self.segment = segment
-        if segment.first is None:
-            self._seen = on_disk
-        else:
-            self._behind = segment.first
+        # Only of the file that was given last: when it is closed, its number on disk goes to another.
+        self._seen = on_disk if segment.first is None else None
+        self._behind = segment.first or self._behind
 
     def _next(self) -> Segment | None:
-        for segment in list_log(self._live).segments:
-            if segment.first is None:
-                seen = self._seen is not None and segment.on_disk() == self._seen
-                return None if seen else segment
-            if segment.first > self._behind:
-                return segment
-        return None
+        while self._ahead and (self._ahead[0].first or 0) <= self._behind:
+            self._ahead.popleft()
+        if self._ahead:
+            return self._ahead[0]
+        # A large folder is listed once for all the finished files in it, and again where the live file would come.
+        log = list_log(self._live)
+        self._ahead.extend(segment for segment in log.sealed if (segment.first or 0) > self._behind)
+        if self._ahead:
+            return self._ahead[0]
+        live = next((segment for segment in log.segments if segment.first is None), None)
+        return None if live is None or (self._seen is not None and live.on_disk() == self._seen) else live
+
+
+def preceding(live: Path, opener: Callable[[Segment], OpenedT]) -> Iterator[tuple[Segment, OpenedT | OSError]]:
+    """The files of a log from its end, opened; the newest one is what is there now. Close each.
+
+    A file that cannot be opened comes with its error. One that was removed meanwhile is passed over: retention removes
+    the oldest. Raises FileNotFoundError: there is no log any more.
+    """
+    log, opened = _newest(live, opener)
+    yield log.segments[-1], opened
+    behind = list(log.segments[:-1])
+    while behind:
+        segment = behind.pop()
+        try:
+            yield segment, opener(segment)
+        except FileNotFoundError:  # compressed or removed since it was listed
+            there = list_log(live).sealed
+            behind = [found for found in there if (found.first or 0) <= (segment.first or 0) and found != segment]
+        except OSError as error:
+            yield segment, error
+
+
+def _newest(live: Path, opener: Callable[[Segment], OpenedT]) -> tuple[Log, OpenedT]:
+    for _ in range(_TRIES):
+        log = list_log(live)
+        if not log.segments:
+            break
+        segment = log.segments[-1]
+        on_disk = segment.on_disk()
+        try:
+            opened = opener(segment)
+        except FileNotFoundError:
+            continue
+        stands = segment.on_disk() == on_disk and _last_name(list_log(live)) == _last_name(log)
+        if segment.first is not None or stands:
+            return log, opened
+        opened.close()  # it was finished and another begun between looking and opening
+    raise FileNotFoundError(2, "no such file", str(live))
+
+
+def _last_name(log: Log) -> int:
+    return (log.sealed[-1].first or 0) if log.sealed else 0
 
 
 def read_open(segment: Segment) -> Open | None:
