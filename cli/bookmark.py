@@ -60,6 +60,17 @@ class Bookmark:
             return f"going on with {self.name!r} behind position {position:,}"
         return None
 
+    def forget(self) -> None:
+        """This replay begins anew: where an earlier one was means nothing any more."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
+
+    @property
+    def kept(self) -> bool:
+        """Is there a place to go on from?"""
+        return self._position is not None
+
     def begin(self, round_: int) -> Any:
         """A round begins: the position it begins at, None for the beginning."""
         position = self._position if round_ == self.round else None
@@ -89,6 +100,4 @@ class Bookmark:
     def remove(self) -> None:
         """The replay is done."""
         self._done = True
-        if self._path is not None:
-            with suppress(OSError):
-                self._path.unlink()
+        self.forget()

@@ -216,7 +216,7 @@ class Journaling:
             "compress": self.compress,
             "on_error": self.on_error,
             "min_free": parsed("--min-free", values.size, self.min_free) or 0,
-            "sign_key": None if self.sign_key is None else readable("--sign-key", self.sign_key),
+            "sign_key": None if self.sign_key is None else _signing(self.sign_key),
         }
         for flag, text, value in (
             ("--rotate-size", self.rotate_size, options["rotate_size"]),
@@ -234,8 +234,22 @@ class Journaling:
             if not members:
                 raise typer.BadParameter("names no member of data", param_hint="--redact")
             key = None if self.redact_key is None else readable("--redact-key", self.redact_key).read_bytes()
+            if key is not None and not key:
+                raise typer.BadParameter(f"{self.redact_key} is empty", param_hint="--redact-key")
             options["redact"] = Redaction(members, key)
         return options
+
+
+def _signing(text: str) -> Path:
+    from opsml_eventbus.errors import JournalRefused
+    from opsml_eventbus.journal.sign import Signer
+
+    path = readable("--sign-key", text)
+    try:
+        Signer(path)
+    except JournalRefused as error:
+        raise typer.BadParameter(str(error), param_hint="--sign-key") from error
+    return path
 
 
 def readable(flag: str, text: str) -> Path:

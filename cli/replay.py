@@ -73,7 +73,9 @@ def replay(
     if resume:
         if file == "-":
             raise typer.BadParameter("standard input cannot be read again", param_hint="--resume")
-        notes.say(bookmark.open(name) or f"{file}: no replay was stopped; beginning at the beginning")
+        gone_on = bookmark.open(name)
+        notes.say(gone_on or f"{file}: no replay was stopped; beginning at the beginning")
+        resume = gone_on is not None or _is_empty(to)
     pacer = Pacer(
         speed=options.parsed("--speed", values.speed, speed),
         rate=options.parsed("--rate", values.rate, rate),
@@ -95,6 +97,8 @@ def replay(
         # The recording first: a bus that is hosted for nothing would make others connect to it.
         open_source(file, **places.context())
         async with destination(to, output, notes, append=resume) as sink:
+            if not bookmark.kept:
+                bookmark.forget()
             title = f"replaying {file}" if to not in (None, "-") else ""
             try:
                 with runner.Watch(notes, title=title) as watch:
@@ -123,9 +127,20 @@ def replay(
     else:
         with runner.summed_up(report, say):
             stopped = runner.run(work)
-        if stopped and file != "-":
+        if stopped and bookmark.kept:
             notes.say("the same command with --resume goes on from here")
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)
+
+
+def _is_empty(to: str | None) -> bool:
+    """Is it a log without an event? A replay that was stopped before its first one has made it."""
+    from opsml_eventbus.errors import JournalError
+    from opsml_eventbus.journal import last_id
+
+    try:
+        return to is not None and last_id(to) is None
+    except (OSError, JournalError):
+        return False
 
 
 @asynccontextmanager

@@ -56,7 +56,7 @@ def verify(
                     file, expect=head, public_key=key, on_progress=progress, on_finding=found, keep=SHOWN
                 )
         except JournalRefused as error:
-            raise UnknownEnd(file, error.reason) from error
+            raise UnknownEnd(error.path, error.reason) from error
         except OSError as error:
             raise Unreachable(str(error.filename or file), reason(error)) from error
         if not output.pretty:

@@ -16,7 +16,7 @@ PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain"
 
 
 def files(live):
-    name = re.compile(re.escape(live.stem) + r"\.(\d{20})" + re.escape(live.suffix) + r"(\.gz|\.zst)?")
+    name = re.compile(re.escape(live.stem) + r"\.([0-9]{20})" + re.escape(live.suffix) + r"(\.gz|\.zst)?")
     paths = sorted(live.parent.iterdir(), reverse=True)  # so that the plain file wins over its .gz
     found = {int(match[1]): path for path in paths if (match := name.fullmatch(path.name))}
     return [*sorted(found.items()), *([(0, live)] if live.exists() else [])]

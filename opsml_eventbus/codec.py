@@ -153,6 +153,11 @@ def encoded_data(type: str, data: Any) -> EncodedData:  # noqa: A002
     return _JsonData(encode_data(type, data))
 
 
+def from_text(text: bytes) -> EncodedData:
+    """A payload that is compact JSON text already."""
+    return _JsonData(text)
+
+
 _FLAT = frozenset({str, int, bool, type(None)})
 
 

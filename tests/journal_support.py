@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.walk import TAMPERED, Finding, Walk
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 START = 1_763_934_539_747_576_123
 
 
@@ -110,6 +112,16 @@ def walk_bytes(files: Sequence[tuple[int | None, bytes]]) -> int:
     if kinds & TAMPERED or (least is not None and least <= walk.durable):
         return 5
     return 3 if findings else 0
+
+
+def independent_verifier() -> Any:
+    """`verify` of the example, which shares nothing with ours."""
+    spec = importlib.util.spec_from_file_location("independent", EXAMPLES / "verify_independently.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.verify
 
 
 def open_descriptors() -> int:

@@ -119,6 +119,8 @@ def test_members_can_be_kept_out_of_the_file(cli: CommandLine) -> None:
         (["--rotate-count", "0"], "--rotate-count"),
         (["--redact-key", "in.jsonl"], "--redact-key"),
         (["--sign-key", "missing.pem"], "no such file"),
+        (["--sign-key", "in.jsonl"], "not an Ed25519 private key"),
+        (["--redact", "username", "--redact-key", "/dev/null"], "no such file"),
     ],
 )
 def test_wrong_flags_are_named(cli: CommandLine, log: Path, words: list[str], says: str) -> None:
@@ -169,6 +171,25 @@ def test_a_replay_that_was_killed_goes_on_behind_what_its_file_holds(cli: Comman
     assert len({event["replay"] for event in events}) == 1
     assert len(events) <= 70
     cli.run("verify", "out.jsonl")
+
+
+def test_a_finished_replay_is_not_resumed_into_its_own_file(cli: CommandLine, log: Path) -> None:
+    state = {"XDG_STATE_HOME": str(cli.folder / "state")}
+    words = ("replay", "log.jsonl", "--to", "out.jsonl", "--speed", "max")
+    cli.run(*words, **state)
+    assert "exists already" in cli.run(*words, "--resume", check=2, **state).err
+    assert len(cli.recorded("out.jsonl")) == 60
+
+
+def test_a_replay_begun_anew_forgets_where_the_one_before_was(cli: CommandLine, log: Path) -> None:
+    state = {"XDG_STATE_HOME": str(cli.folder / "state")}
+    first = cli.start("replay", "log.jsonl", "--to", "out.jsonl", "--rate", "20/s", **state)
+    until(lambda: len(cli.recorded("out.jsonl")) > 15, "some of it")
+    first.stop(signal.SIGINT, check=130)
+    # Nothing of it comes to its file: it has no place to go on from.
+    cli.run("replay", "log.jsonl", "--to", "new.jsonl", "--type", "nothing-is-called-so", **state)
+    cli.run("replay", "log.jsonl", "--to", "new.jsonl", "--resume", "--speed", "max", **state)
+    assert len(cli.recorded("new.jsonl")) == 60
 
 
 def test_another_recording_under_the_name_is_replayed_from_its_beginning(cli: CommandLine, log: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import shutil
@@ -11,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from journal_support import audit, event, ids, line_ends, make, restore, snapshot, write
+from journal_support import audit, event, ids, independent_verifier, line_ends, make, restore, snapshot, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Event, Gap
@@ -43,10 +42,7 @@ def _no_writer_is_at_it(monkeypatch):
 
 @pytest.fixture(scope="module")
 def independent():
-    spec = importlib.util.spec_from_file_location("independent", ROOT / "examples" / "verify_independently.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.verify
+    return independent_verifier()
 
 
 def test_the_chain_value_of_the_document():

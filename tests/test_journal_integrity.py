@@ -22,9 +22,21 @@ from journal_support import (
 )
 
 from opsml_eventbus.codec import decode_line
-from opsml_eventbus.errors import JournalDamaged, JournalRefused
+from opsml_eventbus.errors import JournalDamaged, JournalFailed, JournalRefused
 from opsml_eventbus.event import Gap
-from opsml_eventbus.journal import Head, Line, parse_head, read_journal, reader, repair, verify, verify_journal
+from opsml_eventbus.journal import (
+    Damage,
+    Head,
+    Line,
+    parse_head,
+    read_backwards,
+    read_journal,
+    reader,
+    repair,
+    verify,
+    verify_journal,
+)
+from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import write_lines
 from opsml_eventbus.journal.segments import list_log, segment_path
 
@@ -251,6 +263,56 @@ def test_repair_takes_nothing_from_a_live_file_that_cannot_follow(four, content)
     assert isinstance(shown[-1], Gap)  # what stood in the file before is not known
 
 
+def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(four):
+    """A finished file that was archived on a disk that is not there."""
+    for path in (sorted(four.parent.glob("audit.0*"))[1], four):
+        kept = path.read_bytes()
+        path.unlink()
+        path.symlink_to("/not/mounted/it")
+        report = verify_journal(four)
+        assert (report.exit, len(report.files)) == (5, 4)
+        assert ("unreadable", path.name) in {(finding.kind, finding.file) for finding in report.findings}
+        assert path.name in {damage.file for damage in damages(four)}
+        assert path.name in {item.file for item in read_backwards(four) if isinstance(item, Damage)}
+        assert len(ids(four)) == (5 if path != four else 6)
+        path.unlink()
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["00000000000000000000", "٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٢"])
+def test_a_name_that_no_file_of_a_log_can_have(four, name):
+    """Number 0 stands before the first line: the file is read, and is wrong. Other scripts' digits are no digits here."""
+    shutil.copy(min(four.parent.glob("audit.0*")), four.with_name(f"audit.{name}.jsonl"))
+    assert verify_journal(four).exit == (5 if name.isascii() else 0)
+    assert independent_verifier()(four) == verify_journal(four).exit
+
+
+def test_lines_that_are_missing_or_there_twice_are_told_from_the_end_too(four):
+    files = sorted(four.parent.glob("audit.0*"))
+    kept = files[2].read_bytes()
+    files[2].unlink()
+    items = list(read_backwards(four))
+    assert [item.missed for item in items if isinstance(item, Damage)] == [4]
+    files[2].write_bytes(kept)
+    rows = kept.splitlines(keepends=True)
+    files[2].write_bytes(b"".join([*rows[:2], rows[1], *rows[3:]]))
+    (damage,) = [item for item in read_backwards(four) if isinstance(item, Damage)][:1]
+    assert damage.file == files[2].name
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("content", [b"", b"garbage\n", b"cut"])
+def test_what_does_not_end_as_a_finished_file_is_not_written_behind(four, packed, content):
+    newest = max(four.parent.glob("audit.0*"))
+    if content == b"cut":
+        content = b"".join(newest.read_bytes().splitlines(keepends=True)[:-1])
+    newest.write_bytes(content)
+    if packed:
+        compress_segment(list_log(four).sealed[-1], "gzip")
+    with pytest.raises(JournalDamaged):
+        write(four, [event(8)])
+
+
 def test_a_missing_file_is_not_written_behind(four):
     max(four.parent.glob("audit.0*")).unlink()
     with pytest.raises(JournalDamaged, match="does not join"):
@@ -290,6 +352,25 @@ def test_a_finished_file_that_is_a_folder_or_a_pipe_is_tampering_and_the_others_
         assert ids(four) == ["e1", "e2", "e5", "e6", "e7"]
         assert damages(four)[0].file == second.name
         second.rmdir() if second.is_dir() else second.unlink()
+
+
+def test_a_first_file_that_is_a_pipe_hides_nothing(four):
+    first = min(four.parent.glob("audit.0*"))
+    first.unlink()
+    os.mkfifo(first)
+    assert ids(four) == ["e3", "e4", "e5", "e6", "e7"]
+    assert damages(four)[0].file == first.name
+    assert verify_journal(four).exit == 5
+
+
+def test_a_newest_file_that_is_a_pipe_is_waited_for_by_nobody(four):
+    newest = max(four.parent.glob("audit.0*"))
+    newest.unlink()
+    os.mkfifo(newest)
+    with pytest.raises(JournalDamaged):
+        write(four, [event(8)], compress="gzip")
+    with pytest.raises(JournalFailed, match="no regular file"):
+        repair(four)
 
 
 def test_a_pipe_or_a_device_is_no_journal(tmp_path):

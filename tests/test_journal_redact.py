@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from journal_support import audit, ids, write
 
 from opsml_eventbus.audit import AuditEvent
@@ -46,6 +49,35 @@ def test_members_inside_others_are_named_with_dots(tmp_path):
     write(path, [Event.new("t", {"card": {"owner": "x", "size": 3}, "n": 5})], redact=redact)
     (item,) = read_journal(path)
     assert decode_line(item.line).data == {"card": {"owner": REDACTED, "size": 3}, "n": 5}
+
+
+@pytest.mark.parametrize(
+    ("data", "redacted"),
+    [
+        ({"card": [{"owner": "x"}, {"size": 1}]}, {"card": [{"owner": 0}, {"size": 1}]}),
+        ({"card": [[{"owner": "x"}], {"owner": "y"}]}, {"card": [[{"owner": 0}], {"owner": 0}]}),
+        ([{"card": {"owner": "x"}}, 1], [{"card": {"owner": 0}}, 1]),
+        ({"card.owner": "x", "card": "y"}, {"card.owner": 0, "card": "y"}),
+        ({"card.owner": {"owner": "x"}}, {"card.owner": None}),
+        ({"card": {"owner": None}}, {"card": {"owner": None}}),
+        ("card.owner", "card.owner"),
+    ],
+)
+def test_members_are_met_in_lists_and_under_names_with_dots(data, redacted):
+    event = Redaction(["card.owner"])(Event.new("t", data))
+    event = decode_line(event) if isinstance(event, bytes) else event
+    assert event.data == json.loads(json.dumps(redacted).replace("0", f'"{REDACTED}"'))
+
+
+def test_everything_else_stays_to_the_byte():
+    text = b'{"a":"x","n":0.1e1,"m":12345678901234567.5,"s":"\\u0061"}'
+    line = encode_line(Event.new("t", {})).replace(b'"data":{}', b'"data":' + text)
+    assert Redaction(["a"])(line).endswith(b'"data":' + text.replace(b'"x"', b'"[redacted]"') + b"}")
+
+
+def test_an_empty_key_hides_nothing():
+    with pytest.raises(ValueError, match="empty"):
+        Redaction(["a"], b"")
 
 
 def test_a_log_without_redaction_keeps_events_as_they_are(tmp_path):

@@ -171,13 +171,15 @@ class JournalSource(Source):
                     if isinstance(item, Line):
                         following = following or item.seq + 1
                     if events == count:
-                        break
+                        if following:
+                            break
+                        continue  # damage at the very end; what comes after it is not known yet
                     one = view.take([item], 0, None)
                     seen += one.seen
                     refusals += one.refusals
                     newest += one.records
                     events += sum(record.gap is None for record in one.records)
-                if events == count:
+                if events == count and following:
                     break
         while newest and newest[-1].gap is not None and events == count:
             newest.pop()  # a hole before the first event that is shown is not among them
@@ -234,7 +236,8 @@ class _View:
         if not damage.number:  # read from the end, where nobody has counted lines
             self._told.add((damage.file, damage.byte))
         place = f"{damage.file}:{damage.number}" if damage.number else damage.file
-        self._refuse(place, MalformedLine(damage.reason, f"byte {damage.byte}"), batch, damage.missed)
+        # How many lines are missing may be known, but not how many of them were events.
+        self._refuse(place, MalformedLine(damage.reason, f"byte {damage.byte}"), batch, None)
 
     def _refuse(self, place: str, error: InvalidEvent, batch: Batch, missed: int | None) -> None:
         batch.records.append(Record(Gap.new(missed, self._last_id, "invalid", source=self._name)))

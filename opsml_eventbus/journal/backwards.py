@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from ..codec import decode_line
 from ..event import Event
-from .format import is_control, read_place
+from .format import Place, is_control, read_place
 from .lines import LINE_BYTES, read_blocks
 from .reader import Damage, Line
 from .segments import Segment, Stream, find_log, open_regular
@@ -19,8 +20,17 @@ from .succession import preceding
 _BLOCK_BYTES = 64 << 10
 
 
+class _Found(NamedTuple):
+    """A line, or (None) where a file broke off, and where it begins."""
+
+    line: bytes | None
+    offset: int
+    reason: str = ""
+
+
 def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
-    """Events and Gaps, the newest first; what is no sound line as Damage, its `byte` from the beginning of its file.
+    """Events and Gaps, the newest first; what is no sound line, and where lines are missing, as Damage, its `byte` from
+    the beginning of its file.
 
     What stands behind the last newline is not looked at: a writer may be at it. Line numbers are not known (0).
     Files that are finished, compressed or removed meanwhile do not disturb it: it has begun at the end of what there
@@ -28,12 +38,24 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
     """
     log = find_log(path)
     files = preceding(log.live, _open) if log.whole else ((segment, _open(segment)) for segment in log.segments)
+    above = 0  # seq of the line above; 0 where nothing can be said of what should stand below it
     for segment, stream in files:
         if isinstance(stream, OSError):
             yield Damage(segment.name, 0, 0, 0, None, (stream.strerror or str(stream)).lower())
+            above = 0
             continue
         with closing(stream):
-            yield from _plain(segment, stream) if isinstance(stream, FileIO) else _packed(segment, stream)
+            for found in _plain(stream) if isinstance(stream, FileIO) else _packed(stream):
+                place = None if found.line is None or b"\0" in found.line else read_place(found.line)
+                if found.line is None or place is None:
+                    yield Damage(segment.name, 0, found.offset, 0, None, found.reason or _reason(found.line))
+                    above = 0
+                    continue
+                if above and place.seq != above - 1:
+                    yield _hole(segment, place, above, found.offset)
+                above = place.seq
+                if not is_control(found.line):
+                    yield Line(place.seq, found.line[: place.start] + b"}", segment.name, 0)
 
 
 def last_id(path: str | Path) -> str | None:
@@ -44,11 +66,24 @@ def last_id(path: str | Path) -> str | None:
     return None
 
 
+def _hole(segment: Segment, place: Place, above: int, offset: int) -> Damage:
+    if place.seq < above:
+        missed = above - 1 - place.seq
+        reason = f"seq {place.seq + 1} to {above - 1} are not there"
+    else:
+        missed, reason = None, f"seq {above} where {place.seq + 1} follows"
+    return Damage(segment.name, 0, offset, place.seq + 1, missed, reason)
+
+
+def _reason(line: bytes | None) -> str:
+    return "NUL bytes" if line is not None and b"\0" in line else "not a line of a journal"
+
+
 def _open(segment: Segment) -> FileIO | Stream:
     return segment.open() if segment.packed else open_regular(segment.path)
 
 
-def _plain(segment: Segment, stream: FileIO) -> Iterator[Line | Damage]:
+def _plain(stream: FileIO) -> Iterator[_Found]:
     end = os.fstat(stream.fileno()).st_size
     rest = b""  # the end of a line whose beginning has not been read yet
     partial = True  # behind the last newline
@@ -64,28 +99,20 @@ def _plain(segment: Segment, stream: FileIO) -> Iterator[Line | Damage]:
         for index, line in enumerate(reversed(lines)):
             offset -= len(line) + (index > 0)
             if index > 0 or not partial:
-                yield from _item(segment, line, offset)
+                yield _Found(line, offset)
         partial = False
         rest, end = data[: max(0, first - 1)], start
 
 
-def _packed(segment: Segment, stream: Stream) -> Iterator[Line | Damage]:
-    items: list[Line | Damage] = []
+def _packed(stream: Stream) -> Iterator[_Found]:
+    found: list[_Found] = []
     end = 0
     try:
         for block in read_blocks(stream.read):
             offset, end = block.offset, block.end
             for line in block.lines if block.whole else ():
-                items += _item(segment, line, offset)
+                found.append(_Found(line, offset))
                 offset += len(line) + 1
     except (OSError, EOFError, ValueError) as error:
-        items.append(Damage(segment.name, 0, end, 0, None, str(error)))
-    return reversed(items)
-
-
-def _item(segment: Segment, line: bytes, offset: int) -> Iterator[Line | Damage]:
-    place = None if b"\0" in line else read_place(line)
-    if place is None:
-        yield Damage(segment.name, 0, offset, 0, None, "NUL bytes" if b"\0" in line else "not a line of a journal")
-    elif not is_control(line):
-        yield Line(place.seq, line[: place.start] + b"}", segment.name, 0)
+        found.append(_Found(None, end, str(error)))
+    return reversed(found)

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from ..errors import JournalRefused
 from .disk import open_file, sync, sync_folder
-from .segments import COMPRESSIONS, Segment, load_zstd, open_stream
+from .segments import COMPRESSIONS, Segment, load_zstd, open_regular, open_stream
 
 TEMPORARY_SUFFIX = ".tmp"
 _PIECE = 1 << 20
@@ -44,7 +44,7 @@ def compress_segment(segment: Segment, compression: str) -> Path:
     temporary.unlink(missing_ok=True)
     descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with path.open("rb") as source, os.fdopen(descriptor, "wb") as raw:
+        with open_regular(path) as source, os.fdopen(descriptor, "wb") as raw:
             digest = sha256()
             with _packer(raw, compression) as packer:
                 while data := source.read(_PIECE):

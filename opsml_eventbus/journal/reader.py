@@ -33,7 +33,7 @@ from .format import (
 from .lines import Block
 from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log
-from .succession import Succession, peek_open
+from .succession import NOT_THE_FILES, Succession, peek_open
 
 _GROWING_SECONDS = 0.25
 _GROWING_STEP = 0.01
@@ -49,8 +49,8 @@ class Line(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """Something that is no sound line. seq: the first that should have stood here. missed: how many lines are certainly
-    missing, None where that cannot be known. byte: in the decompressed file."""
+    """Something that is no sound line. seq: the first that should have stood here. missed: how many lines (control
+    records too) are missing, None where that cannot be known. byte: in the decompressed file."""
 
     file: str
     number: int
@@ -147,8 +147,15 @@ class JournalReader:
     def _begin(self, log: Log, since: int | None) -> None:
         """Open the first file that can hold what is wanted, at a place before it. Raises OSError."""
         if log.whole:
-            self._files = Succession(log.live, self._behind(log, since))
-            following = self._files.following(open_segment)
+            behind = self._behind(log, since)
+            self._files = Succession(log.live, behind)
+            try:
+                following = self._files.following(open_segment)
+            except OSError as error:
+                if error.errno in NOT_THE_FILES:
+                    raise
+                self._files = Succession(log.live, behind)  # the first read tells of it, and goes on
+                return
             if following is None:
                 raise FileNotFoundError(2, "no such file", str(log.live))
             self._file = following[1]
@@ -169,7 +176,7 @@ class JournalReader:
 
     def _behind(self, log: Log, since: int | None) -> int:
         """The name of the last finished file in which nothing is wanted."""
-        behind, before = 0, None
+        behind, before = -1, None
         for segment, following in itertools.pairwise(log.segments):
             # A name says where a file begins; the live one has to be opened for it.
             opened = peek_open(following) if following.first is None or since is not None else None

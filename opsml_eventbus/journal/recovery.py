@@ -36,9 +36,9 @@ from .format import (
     read_control,
     read_place,
 )
-from .lines import LINE_BYTES, read_blocks
+from .lines import BLOCK_BYTES, LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
-from .segments import Log, Segment, check_name, list_log, segment_path
+from .segments import Log, Segment, check_name, list_log, open_regular, segment_path
 from .sign import Signer
 from .succession import peek_open, read_opened
 from .walk import Finding, Walk
@@ -342,22 +342,30 @@ def _check_joins(live: Path, opened: Open, newest: Segment) -> None:
         reason = f"a file of the log {opened.log}; the finished files beside it are of {before.log}"
     elif opened.first <= (newest.first or 0):
         reason = f"it begins with seq {opened.first}, and so does, or later, {newest.name}"
-    elif not newest.packed and (last := _last_place(newest)) is not None and last != _behind(opened):
+    elif (last := _last_place(newest)) is None:
+        reason = f"{newest.name}, which it follows, does not end with a line of a journal"
+    elif last != Head(opened.first - 1, read_chain(opened.previous)):
         reason = f"it does not join {newest.name}, which ends with seq {last.seq}"
     else:
         return
     raise JournalDamaged(str(live), reason, line=1, offset=0, seq=opened.first, durable=opened.first - 1)
 
 
-def _behind(opened: Open) -> Head:
-    return Head(opened.first - 1, read_chain(opened.previous))
-
-
 def _last_place(segment: Segment) -> Head | None:
-    with segment.path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        tail = os.pread(stream.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-    place = read_place(tail.rstrip(b"\n").rpartition(b"\n")[2])
+    """Where the chain stands behind a finished file, by its last line: whole, as the line of a seal is."""
+    tail = b""
+    try:
+        if segment.packed:
+            with closing(segment.open()) as stream:
+                while data := stream.read(BLOCK_BYTES):
+                    tail = tail[-_TAIL_BYTES:] + data
+        else:
+            with open_regular(segment.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                tail = os.pread(file.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    except (OSError, EOFError, ValueError):
+        return None
+    place = read_place(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
     return None if place is None else Head(place.seq, place.chain)
 
 

@@ -2,28 +2,37 @@
 
 A removed string becomes `"[redacted]"` and anything else null, because a member that is simply gone would read back as
 its type's default (an absent username as `guest`), which is a statement about someone. With a key every value becomes
-`"hmac-sha256:<32 hex digits>"` over its compact JSON text.
+`"hmac-sha256:<32 hex digits>"` over its compact JSON text. Everything else of the event stays as it is, to the byte.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from ..codec import decode_line, encode_data, encode_line
+from ..codec import decode_line, encode_data, encode_line, from_text
 from ..event import Event, Gap
 
 REDACTED = "[redacted]"
 _HMAC_DIGITS = 32
 
+Path = tuple[str, ...]
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
 
 class Redaction:
-    """fields: members of `data`, dotted for those inside others (`card.owner`). key: for matching; None removes."""
+    """fields: members of `data`, dotted for those inside others (`card.owner`), in every element where a list stands
+    between; a member whose own name has dots is met too. key: for matching; None removes.
+
+    Raises ValueError: an empty key, which would hide nothing.
+    """
 
     def __init__(self, fields: Sequence[str], key: bytes | None = None) -> None:
+        if key is not None and not key:
+            raise ValueError("the key is empty")
         self.fields = tuple(tuple(field.split(".")) for field in fields)
         self._key = key
 
@@ -32,24 +41,40 @@ class Redaction:
         event = decode_line(item) if isinstance(item, bytes) else item
         if isinstance(event, Gap):
             return item
-        raw = encode_data(event.type, event.content)
-        if not raw.startswith(b"{"):
-            return item
-        data = msgspec.json.decode(raw)
-        changed = [self._replace(data, path) for path in self.fields]
-        return encode_line(event.replace(content=data)) if any(changed) else item
+        redacted = self._within(encode_data(event.type, event.content), self.fields)
+        return item if redacted is None else encode_line(event.replace(content=from_text(redacted)))
 
-    def _replace(self, data: Any, path: Sequence[str]) -> bool:
-        *parents, name = path
-        for parent in parents:
-            data = data.get(parent) if isinstance(data, dict) else None
-        if not isinstance(data, dict) or data.get(name) is None:
-            return False
-        data[name] = self._stand_in(data[name])
-        return True
+    def _within(self, text: bytes, paths: Sequence[Path]) -> bytes | None:
+        """JSON text with what the paths name in it replaced; None where it has none of it."""
+        if text.startswith(b"["):
+            elements = [bytes(element) for element in _elements(text)]
+            redacted = [self._within(element, paths) for element in elements]
+            if not any(redacted):
+                return None
+            return b"[%b]" % b",".join(new or old for new, old in zip(redacted, elements, strict=True))
+        if not text.startswith(b"{"):
+            return None
+        changed, members = False, []
+        for name, raw in _members(text).items():
+            old = bytes(raw)
+            new = self._member(name, old, paths)
+            changed |= new is not None
+            members.append(b"%b:%b" % (msgspec.json.encode(name), new or old))
+        return b"{%b}" % b",".join(members) if changed else None
 
-    def _stand_in(self, value: Any) -> str | None:
+    def _member(self, name: str, text: bytes, paths: Sequence[Path]) -> bytes | None:
+        inside = []
+        for path in paths:
+            for length in range(1, len(path) + 1):
+                if ".".join(path[:length]) == name:
+                    if length == len(path):
+                        return None if text == b"null" else self._stand_in(text)
+                    inside.append(path[length:])
+        return self._within(text, inside) if inside else None
+
+    def _stand_in(self, text: bytes) -> bytes:
         if self._key is None:
-            return REDACTED if isinstance(value, str) else None
-        digest = hmac.digest(self._key, msgspec.json.encode(value), "sha256").hex()
-        return f"hmac-sha256:{digest[:_HMAC_DIGITS]}"
+            return msgspec.json.encode(REDACTED) if text.startswith(b'"') else b"null"
+        # Two ways to write one value have one stand-in.
+        value = msgspec.json.encode(msgspec.json.decode(text))
+        return b'"hmac-sha256:%b"' % hmac.digest(self._key, value, "sha256").hex()[:_HMAC_DIGITS].encode()

@@ -45,7 +45,7 @@ from .format import (
 from .lines import Block, read_blocks
 from .live import open_record
 from .recovery import keep_aside, recover
-from .segments import Log, Segment, check_name, list_log, parse_segment
+from .segments import Log, Segment, check_name, list_log, open_regular, parse_segment
 from .walk import Finding, Walk
 
 REPAIR_SUFFIX = ".repairing"
@@ -324,7 +324,7 @@ class _Mending:
         return Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost, counted.left)
 
     def _keep(self, path: Path) -> Path:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
 
             def read(offset: int, count: int) -> bytes:

@@ -23,7 +23,7 @@ from ..errors import JournalRefused
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst"}
 SEQ_DIGITS = 20
-_SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<first>\d{20})(?P<suffix>\.[^.]+)(?P<packed>\.gz|\.zst)?", re.DOTALL)
+_SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<first>[0-9]{20})(?P<suffix>\.[^.]+)(?P<packed>\.gz|\.zst)?", re.DOTALL)
 _LIVE_SUFFIX = ".jsonl"
 # A large folder is listed in several system calls, and a file that is compressed in between can be missed under both
 # its names: such a folder is listed until nothing changes. (32 KiB a call, some 300 names of the longest kind.)
@@ -156,7 +156,7 @@ def _look(live: Path) -> Log:
         best, *rest = sorted(found[first], key=lambda name: (len(name), name))
         segments.append(Segment(live.with_name(best), first))
         stale += [live.with_name(name) for name in rest]
-    if live.exists():
+    if os.path.lexists(live):  # a link that leads nowhere is there: what it stood for is not
         segments.append(Segment(live, None))
     return Log(live, tuple(segments), stale=tuple(stale))
 

@@ -73,6 +73,7 @@ def _load(key: bytes | str | Path, *, private: bool) -> Any:
     name = str(key) if isinstance(key, Path) else "the key"
     data = key.read_bytes() if isinstance(key, Path) else key.encode() if isinstance(key, str) else key
     try:
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
@@ -84,10 +85,15 @@ def _load(key: bytes | str | Path, *, private: bool) -> Any:
             load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
             loaded = load(data, password=None)
         else:
-            ssh = data.startswith(b"ssh-")
+            ssh = data.startswith((b"ssh-", b"ecdsa-", b"sk-"))
             loaded = (serialization.load_ssh_public_key if ssh else serialization.load_pem_public_key)(data)
-    except (ValueError, TypeError) as error:
-        raise JournalRefused(name, f"no key in PEM or OpenSSH form without a passphrase ({error})") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        kind = (
+            "private key in PEM or OpenSSH form, without a passphrase"
+            if private
+            else "public key in PEM or OpenSSH form"
+        )
+        raise JournalRefused(name, f"not an Ed25519 {kind}") from error
     wanted = ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey
     if not isinstance(loaded, wanted):
         raise JournalRefused(name, "not an Ed25519 key")

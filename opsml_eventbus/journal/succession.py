@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,6 +16,8 @@ from .segments import Log, Segment, list_log
 
 _TRIES = 100  # a listing can be out of date when it is used; each time because another file was finished meanwhile
 _FIRST_LINE_BYTES = 64 << 10
+# What does not open because of us, not because of what became of the file.
+NOT_THE_FILES = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class _Closable(Protocol):
@@ -32,7 +35,7 @@ class Succession:
     read, wherever it claims to begin.
     """
 
-    def __init__(self, live: Path, behind: int = 0) -> None:
+    def __init__(self, live: Path, behind: int = -1) -> None:
         """behind: the name of the last finished file that is not wanted."""
         self._live = live
         self._behind = behind
@@ -48,22 +51,22 @@ class Succession:
         """The next file, opened; None when there is none yet.
 
         log: when the live file was taken away, only one of this log (its id) takes its place.
-        Raises what `opener` raises; the file is then passed over. FileNotFoundError is no reason: it was renamed,
-        compressed or removed meanwhile.
+        Raises what `opener` raises; the file is then passed over. FileNotFoundError is no reason where there is no such
+        name any more: it was renamed, compressed or removed meanwhile.
         """
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             segment = self._next()
             if segment is None:
                 return None
             on_disk = segment.on_disk()
             try:
                 opened = opener(segment)
-            except FileNotFoundError:
+            except OSError as error:
+                if not _is_gone(segment, error) or attempt == _TRIES - 1:
+                    self._pass(segment, on_disk)
+                    raise
                 self._ahead.clear()
                 continue
-            except OSError:
-                self._pass(segment, on_disk)
-                raise
             if segment.first is None:
                 record = peek_open(segment)
                 if on_disk is None or segment.on_disk() != on_disk or self._next() != segment:
@@ -74,26 +77,34 @@ class Succession:
                     return None
             self._pass(segment, on_disk)
             return segment, opened
-        return None
+        raise FileNotFoundError(2, "it is replaced faster than it can be opened", str(self._live))
 
     def _pass(self, segment: Segment, on_disk: tuple[int, int] | None) -> None:
         self.segment = segment
         # Only of the file that was given last: when it is closed, its number on disk goes to another.
         self._seen = on_disk if segment.first is None else None
-        self._behind = segment.first or self._behind
+        self._behind = self._behind if segment.first is None else segment.first
 
     def _next(self) -> Segment | None:
-        while self._ahead and (self._ahead[0].first or 0) <= self._behind:
+        while self._ahead and not self._comes(self._ahead[0]):
             self._ahead.popleft()
         if self._ahead:
             return self._ahead[0]
         # A large folder is listed once for all the finished files in it, and again where the live file would come.
         log = list_log(self._live)
-        self._ahead.extend(segment for segment in log.sealed if (segment.first or 0) > self._behind)
+        self._ahead.extend(filter(self._comes, log.sealed))
         if self._ahead:
             return self._ahead[0]
         live = next((segment for segment in log.segments if segment.first is None), None)
         return None if live is None or (self._seen is not None and live.on_disk() == self._seen) else live
+
+    def _comes(self, segment: Segment) -> bool:
+        return segment.first is not None and segment.first > self._behind
+
+
+def _is_gone(segment: Segment, error: OSError) -> bool:
+    """Is there no such name any more? (A link that leads nowhere is one.)"""
+    return isinstance(error, FileNotFoundError) and not segment.path.is_symlink()
 
 
 def preceding(live: Path, opener: Callable[[Segment], OpenedT]) -> Iterator[tuple[Segment, OpenedT | OSError]]:
@@ -109,14 +120,15 @@ def preceding(live: Path, opener: Callable[[Segment], OpenedT]) -> Iterator[tupl
         segment = behind.pop()
         try:
             yield segment, opener(segment)
-        except FileNotFoundError:  # compressed or removed since it was listed
-            there = list_log(live).sealed
-            behind = [found for found in there if (found.first or 0) <= (segment.first or 0) and found != segment]
         except OSError as error:
-            yield segment, error
+            if not _is_gone(segment, error):
+                yield segment, error
+                continue
+            there = list_log(live).sealed  # compressed or removed since it was listed
+            behind = [found for found in there if (found.first or 0) <= (segment.first or 0) and found != segment]
 
 
-def _newest(live: Path, opener: Callable[[Segment], OpenedT]) -> tuple[Log, OpenedT]:
+def _newest(live: Path, opener: Callable[[Segment], OpenedT]) -> tuple[Log, OpenedT | OSError]:
     for _ in range(_TRIES):
         log = list_log(live)
         if not log.segments:
@@ -125,7 +137,9 @@ def _newest(live: Path, opener: Callable[[Segment], OpenedT]) -> tuple[Log, Open
         on_disk = segment.on_disk()
         try:
             opened = opener(segment)
-        except FileNotFoundError:
+        except OSError as error:
+            if not _is_gone(segment, error):
+                return log, error
             continue
         stands = segment.on_disk() == on_disk and _last_name(list_log(live)) == _last_name(log)
         if segment.first is not None or stands:

@@ -10,7 +10,6 @@ A log that is being written may be verified: a last line that is still growing i
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,15 +24,13 @@ from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
 from .segments import Log, Segment, Stream, find_log, printable
 from .sign import Verifier
-from .succession import Succession
+from .succession import NOT_THE_FILES, Succession
 from .walk import TAMPERED, Finding, SignedHead, Walk
 
 MAX_FINDINGS = 1000  # kept in a report, unless more are asked for; `on_finding` is told all of them
 _GROWING_SECONDS = 0.25  # a writer's single write takes micro-seconds; this long without growth is a torn line
 _GROWING_STEP = 0.01
 _CHAIN_MARK = b',"chain":"'
-# What does not open because of us, not because of what became of the file.
-_NOT_THE_FILES = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(slots=True)
@@ -104,8 +101,9 @@ def verify_journal(
     device, or a missing extra.
     """
     log, report = find_log(path), Report(printable(str(path)))
-    if Path(path) in [segment.path for segment in log.segments]:
-        check_kind(Path(path), Path(path).stat())
+    named = Path(path)
+    if named in [segment.path for segment in log.segments] and (named.exists() or len(log.segments) == 1):
+        check_kind(named, named.stat())
     _Check(log, report, expect, public_key, on_finding, on_progress, keep).run()
     return report
 
@@ -177,7 +175,7 @@ class _Check:
             try:
                 following = files.following(Segment.open)
             except OSError as error:
-                if error.errno in _NOT_THE_FILES:
+                if error.errno in NOT_THE_FILES:
                     raise
                 assert files.segment is not None
                 self._begin(files.segment)

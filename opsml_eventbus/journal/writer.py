@@ -16,6 +16,7 @@ When nothing has come for a second, what was written is synced and a checkpoint 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -46,10 +47,10 @@ _canonical = re.compile(
 
 
 def parse_fsync(policy: str) -> tuple[Fsync, float]:
-    """`always`, `never`, `interval`, `interval=500ms`, `interval=2s` as (policy, seconds). Raises ValueError."""
+    """`always`, `never`, `interval`, `interval=500ms`, `interval=2s` … `1h` as (policy, seconds). Raises ValueError."""
     name, _, duration = policy.partition("=")
     if name == "interval":
-        for unit, scale in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0)):
+        for unit, scale in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
             number = duration.removesuffix(unit) if unit else duration
             if duration.endswith(unit) and number.replace(".", "", 1).isdecimal() and float(number) > 0:
                 return "interval", float(number) * scale
@@ -100,7 +101,7 @@ class Journal:
             ("rotate_count", rotate_count),
             ("rotate_every", rotate_every),
         ):
-            if value is not None and value <= 0:
+            if value is not None and not 1e-9 <= value < math.inf:
                 raise ValueError(f"{name}: {value} is not above nothing")
         if keep is not None and keep < 0:
             raise ValueError(f"keep: {keep} is less than nothing")
@@ -239,10 +240,14 @@ class Journal:
                 texts.append(text)
                 after = None
                 continue
-            if ready.type not in allowed:
-                if ready.type.startswith(OWN_PREFIX):
-                    raise TypeRefused(ready.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
-                allowed.add(ready.type)
+            try:
+                type_ = ready.type
+            except AttributeError:
+                raise TypeError(f"{ready!r:.60} is no Event, Gap or line") from None
+            if type_ not in allowed:
+                if type_.startswith(OWN_PREFIX):
+                    raise TypeRefused(type_, f"types that start with {OWN_PREFIX!r} are the bus's own")
+                allowed.add(type_)
             try:
                 lines.append(encode_line(ready))
             except InvalidEvent:
