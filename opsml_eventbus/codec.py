@@ -466,6 +466,7 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         and replay is not None
         and text == format_time(time)
         and _encode(envelope) == line
+        and b"\n" not in raw
         and not (foreign and raw and msgspec.json.format(raw, indent=-1) != raw)
     )
     if not canonical and raw:

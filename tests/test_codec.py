@@ -381,6 +381,14 @@ def test_ready_made_json_stays_on_one_line() -> None:
     assert line.endswith(b'"data":{"content":{"a":[1,2]}}}')
 
 
+def test_a_line_break_between_members_is_taken_out_when_it_is_read() -> None:
+    broken = CANONICAL.replace(b'"data":{', b'"data":{\n')
+    for foreign in (False, True):
+        item = decode_line(broken, foreign=foreign)
+        assert item.line is None
+        assert encode_line(item) == CANONICAL
+
+
 @event_type("test.failing")
 class Failing(Payload):
     name: str

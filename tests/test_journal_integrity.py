@@ -11,6 +11,7 @@ from journal_support import (
     damages,
     event,
     ids,
+    independent_verifier,
     line_ends,
     lines,
     make,
@@ -281,7 +282,7 @@ def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(four):
 
 @pytest.mark.parametrize("name", ["00000000000000000000", "٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٢"])
 def test_a_name_that_no_file_of_a_log_can_have(four, name):
-    """Number 0 stands before the first line: the file is read, and is wrong. Other scripts' digits are no digits here."""
+    """Number 0 stands before the first line: the file is read, and is wrong. Digits of other scripts are no digits."""
     shutil.copy(min(four.parent.glob("audit.0*")), four.with_name(f"audit.{name}.jsonl"))
     assert verify_journal(four).exit == (5 if name.isascii() else 0)
     assert independent_verifier()(four) == verify_journal(four).exit

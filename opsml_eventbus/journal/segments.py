@@ -50,12 +50,14 @@ class Segment:
         return self.path.suffix in COMPRESSIONS.values()
 
     def on_disk(self) -> tuple[int, int] | None:
-        """Which file its name stands for now (device and inode), None where there is none."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
+        """Which file its name stands for now (device and inode; of the link, where it leads nowhere), None for none."""
+        for look in (os.stat, os.lstat):
+            try:
+                status = look(self.path)
+            except OSError:
+                continue
+            return status.st_dev, status.st_ino
+        return None
 
     def open(self) -> Stream:
         """Its bytes, decompressed. Close it."""

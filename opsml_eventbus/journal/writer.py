@@ -52,9 +52,10 @@ def parse_fsync(policy: str) -> tuple[Fsync, float]:
     if name == "interval":
         for unit, scale in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
             number = duration.removesuffix(unit) if unit else duration
-            if duration.endswith(unit) and number.replace(".", "", 1).isdecimal() and float(number) > 0:
+            plain = number.isascii() and number.replace(".", "", 1).isdecimal()
+            if duration.endswith(unit) and plain and float(number) > 0:
                 return "interval", float(number) * scale
-        if not duration:
+        if policy == "interval":
             return "interval", 1.0
     elif not duration and name == "always":
         return "always", 0.0
