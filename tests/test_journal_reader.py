@@ -464,6 +464,26 @@ def test_a_live_file_taken_away_is_noticed(path):
         assert log.moved
 
 
+def test_verification_reads_what_was_added_to_the_live_file_before_it_was_finished(path, monkeypatch):
+    """Between its end and the look for the next file: its seal would be missing, which is tampering."""
+    file = open_plain(path)
+    file.append(lines([1]))
+    following, calls = Succession.following, []
+
+    def look(self, opener):
+        calls.append(1)
+        if len(calls) == 2:
+            file.append(lines([2]))
+            file.rotate()
+            file.append(lines([3]))
+        return following(self, opener)
+
+    monkeypatch.setattr(Succession, "following", look)
+    report = verify_journal(path)
+    file.close()
+    assert (report.exit, report.events) == (0, 3)
+
+
 def test_reading_and_verifying_a_log_under_load_finds_nothing_wrong(path):
     stop = threading.Event()
     reports, counts = [], []

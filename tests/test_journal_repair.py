@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from contextlib import closing
 from hashlib import sha256
 
 import pytest
@@ -13,7 +15,8 @@ from opsml_eventbus.event import Gap
 from opsml_eventbus.journal import find_damage, read_journal, recover, repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import Recovered, read_control
-from opsml_eventbus.journal.segments import list_log
+from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.segments import list_log, segment_path
 
 
 @pytest.fixture
@@ -100,6 +103,104 @@ def test_a_finished_file_of_another_log_stays_in_the_copy(tmp_path):
     assert (done.finding.kind, done.salvaged, done.left) == ("foreign", 2, 2)
     assert verify_journal(path).exit == 0
     assert shown(path) == ["e1", "e2", "gap", "e5", "e6"]
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Three finished files and the live one."""
+    return make(tmp_path / "audit.jsonl", [[1, 2], [3, 4], [5, 6], [7, 8]], rotate_after=(1, 2, 3))
+
+
+EVERY = [f"e{number}" for number in range(1, 9)]
+
+
+def mended(path):
+    """Repair, look that it is sound, can be gone on with and needs no second repair; what it then shows."""
+    done = repair(path)
+    assert verify_journal(path).exit == 0
+    assert repair(path).finding is None
+    write(path, [event(99)])
+    assert verify_journal(path).exit == 0
+    return done, shown(path)[:-1]
+
+
+def test_a_first_file_of_another_log_stays_in_the_copy(four, tmp_path):
+    other = make(tmp_path / "other" / "audit.jsonl", [[91, 92], [93]], rotate_after=(1,))
+    list_log(four).sealed[0].path.write_bytes(list_log(other).sealed[0].path.read_bytes())
+    done, found = mended(four)
+    assert done.left == 2
+    assert found == ["gap", *EVERY[2:]]
+
+
+@pytest.mark.parametrize(("index", "name"), [(1, 6), (1, 500), (0, 500), (2, 2)])
+def test_files_under_wrong_names_are_put_in_their_order(four, index, name):
+    segment = list_log(four).sealed[index]
+    segment.path.rename(segment_path(four, name))
+    assert mended(four)[1] == EVERY
+
+
+def test_files_that_changed_their_names_are_put_in_their_order(four):
+    first, second, _ = (segment.path for segment in list_log(four).sealed)
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    assert mended(four)[1] == EVERY
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("behind", [b"\n", b"garbage\n", b"half"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_what_stands_behind_the_end_of_a_finished_file_is_cut(four, index, behind, packed):
+    segment = list_log(four).sealed[index]
+    with segment.path.open("ab") as stream:
+        stream.write(behind)
+    if packed:
+        compress_segment(segment, "gzip")
+    edit(four, b'"n":7', b'"n":9')  # and the next damage is mended too
+    done, found = mended(four)
+    assert found == [*EVERY[:6], "gap", "e8"]
+    kept = done.kept[0].read_bytes()
+    assert (gzip.decompress(kept) if packed else kept).endswith(behind)
+    records = [read_control(line) for item in list_log(four).segments for line in content(item).splitlines()]
+    assert done.kept[0].name in {record.kept for record in records if isinstance(record, Recovered)}
+
+
+def content(segment):
+    with closing(segment.open()) as stream:
+        return stream.read(1 << 20)
+
+
+def test_what_stands_behind_the_seal_of_a_live_file_is_cut(four):
+    """Its writer was killed in a rotation; then something was added."""
+    head = verify_journal(four).head
+    live = four.read_bytes()
+    file = open_live(four, "always")[0]
+    file.rotate()
+    file.close()
+    four.unlink()
+    sealed = list_log(four).sealed[-1].path
+    sealed.rename(four)
+    assert four.read_bytes().startswith(live)
+    four.write_bytes(four.read_bytes() + b"garbage\n")
+    assert mended(four)[1] == EVERY
+    assert verify_journal(four, expect=head).exit == 0
+
+
+def test_a_damaged_file_and_its_compressed_form_are_both_replaced(four):
+    segment = list_log(four).sealed[1]
+    plain = segment.path.read_bytes()
+    packed = compress_segment(segment, "gzip")
+    segment.path.write_bytes(plain.replace(b'"n":3', b'"n":9'))
+    done, found = mended(four)
+    assert found == [*EVERY[:2], "gap", *EVERY[3:]]
+    assert not packed.exists()
+    assert any(copy.name.startswith(packed.name) for copy in done.kept)
+
+
+def test_a_beginning_that_nobody_declared_has_a_gap_in_its_place(four):
+    list_log(four).sealed[0].path.unlink()
+    edit(four, b'"n":7', b'"n":9')
+    assert mended(four)[1].count("gap") >= 1
 
 
 def test_each_file_that_is_replaced_has_its_record(path):

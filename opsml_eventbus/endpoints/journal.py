@@ -126,7 +126,7 @@ class JournalSource(Source):
             idle = 0.0
             while True:
                 portion = await _in_thread(reader.read)
-                if only_damage and any(isinstance(item, Line) for item in portion.items):
+                if only_damage and (portion.passed or any(isinstance(item, Line) for item in portion.items)):
                     return
                 batch = view.take(portion.items, portion.passed, reader.next_seq - 1)
                 if batch.records or batch.seen:

@@ -16,11 +16,14 @@ import itertools
 import os
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+
+import msgspec
 
 from ..codec import decode_line, encode_line, strip_place
 from ..errors import InvalidEvent, JournalFailed, JournalRefused
@@ -44,8 +47,9 @@ from .format import (
 )
 from .lines import Block, read_blocks
 from .live import open_record
-from .recovery import keep_aside, recover
-from .segments import Log, Segment, check_name, list_log, open_regular, parse_segment
+from .recovery import keep_aside, open_live
+from .segments import COMPRESSIONS, Log, Segment, check_name, list_log, open_regular, parse_segment, segment_path
+from .succession import peek_open
 from .walk import Finding, Walk
 
 REPAIR_SUFFIX = ".repairing"
@@ -64,6 +68,16 @@ class Repair:
     salvaged: int = 0
     lost: int = 0
     left: int = 0
+
+    def and_then(self, more: Repair) -> Repair:
+        return Repair(
+            self.finding or more.finding,
+            self.kept + more.kept,
+            self.cut + more.cut,
+            self.salvaged + more.salvaged,
+            self.lost + more.lost,
+            self.left + more.left,
+        )
 
 
 def find_damage(path: str | Path) -> Finding | None:
@@ -88,23 +102,43 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
     lock = Lock(live)
     try:
         _remove_superseded(live)
-        damage = _find(list_log(live))
-        if damage is None:
-            return Repair()
-        done = _Mending(live, damage, clock).run()
+        done, cut = Repair(), list[Recovered]()
+        # What follows a file that was only shortened may be damaged too.
+        for _ in range(len(list_log(live).segments) + 1):
+            damage = _find(list_log(live))
+            if damage is None:
+                break
+            more, records = _Mending(live, damage, clock).run()
+            done, cut = done.and_then(more), cut + records
     except OSError as error:
-        raise JournalFailed(str(live), f"repair: {error.strerror}; nothing was replaced") from error
+        name = Path(error.filename or live).name
+        raise JournalFailed(str(live), f"repair: {name}: {error.strerror}") from error
+    else:
+        if done.finding is not None:
+            _leave(live, cut)
     finally:
         lock.release()
-    recover(live)
     return done
+
+
+def _leave(live: Path, cut: Sequence[Recovered]) -> None:
+    """In good order: fit to be written again, and with a record of what was cut outside the live file."""
+    file, _ = open_live(live, "always")
+    try:
+        for record in cut:
+            file.record(record)
+        if not file.state.settled:
+            file.checkpoint()
+    finally:
+        file.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Damage:
-    """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it.
-    behind: where the chain stands there, `durable` with it; log: its id. beginning: seq and chain value of a beginning
-    that no sound line declares any more."""
+    """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it, which
+    are all of it when they are `sealed`. behind: where the chain stands there, `durable` with it; log: its id.
+    beginning: seq and chain value of a beginning that no sound line declares any more. twins: the compressed forms of
+    those files that a crash left beside them."""
 
     finding: Finding
     segments: tuple[Segment, ...]
@@ -113,34 +147,63 @@ class _Damage:
     durable: int
     log: str
     beginning: tuple[tuple[int, bytes], ...] = ()
+    sealed: bool = False
+    twins: tuple[Path, ...] = ()
 
 
 def _find(log: Log) -> _Damage | None:
+    segments, name = _in_order(log)
     findings: list[Finding] = []
-    walk = Walk(findings.append)
+    walk = Walk(findings.append, log=name)
     befores = []
-    for index, segment in enumerate(log.segments):
+    for index, segment in enumerate(segments):
         before = (walk.head, walk.durable, walk.log)
         befores.append(before)
         _feed(walk, segment)
-        if findings and not walk.lines and not walk.log:
+        if findings and not walk.lines and not name:
             raise JournalRefused(str(segment.path), "nothing in it is a line of a journal")
         if findings:
             sound = walk.sound_end
+            sealed = False
             if sound:
-                before = _sound_part(segment, sound)
-            for later in log.segments[index + 1 :]:
+                before, sealed = _sound_part(segment, sound)
+            for later in segments[index + 1 :]:
                 _feed(walk, later)
             # What declared a beginning may be among what is damaged.
             beginning = [(first, chain) for first, chain, gone in walk.undeclared if gone.seq == 1]
-            return _Damage(findings[0].judged(walk.durable), log.segments[index:], sound, *before, tuple(beginning))
+            broken = segments[index : index + 1] if sealed else segments[index:]
+            twins = _twins(log, broken)
+            finding = findings[0].judged(walk.durable)
+            return _Damage(finding, broken, sound, *before, tuple(beginning), sealed, twins)
     walk.finish()  # tells of files that are missing and not declared pruned
     if not findings:
         return None
-    index = [segment.name for segment in log.segments].index(findings[0].file)
+    index = [segment.name for segment in segments].index(findings[0].file)
     if index == 0:
         raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
-    return _Damage(findings[0], log.segments[index:], 0, *befores[index])
+    return _Damage(findings[0], segments[index:], 0, *befores[index], twins=_twins(log, segments[index:]))
+
+
+def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
+    """The files as they follow each other, whatever their names, and the id of their log: the one most of them tell.
+
+    A file of another log, or one that does not say where it begins, stands where its name says.
+    """
+    opened = {segment: peek_open(segment) for segment in log.segments}
+    ids = Counter(record.log for record in reversed(opened.values()) if record is not None)
+    name = ids.most_common(1)[0][0] if ids else ""
+
+    def place(segment: Segment) -> tuple[bool, int]:
+        record = opened[segment]
+        own = record is not None and record.log == name
+        return segment.first is None, record.first if own and record is not None else segment.first or 0
+
+    return tuple(sorted(log.segments, key=place)), name
+
+
+def _twins(log: Log, segments: Sequence[Segment]) -> tuple[Path, ...]:
+    firsts = {segment.first for segment in segments}
+    return tuple(path for path in log.stale if (parsed := parse_segment(path)) is not None and parsed[1] in firsts)
 
 
 def _feed(walk: Walk, segment: Segment) -> None:
@@ -156,12 +219,14 @@ def _feed(walk: Walk, segment: Segment) -> None:
         walk.unreadable(end, number, str(error))
 
 
-def _sound_part(segment: Segment, sound: int) -> tuple[Head, int, str]:
-    walk = Walk(lambda _: None, whole=False)
+def _sound_part(segment: Segment, sound: int) -> tuple[tuple[Head, int, str], bool]:
+    """Where the chain stands behind it, how far that is durable and whose it is; and does it end with a seal?"""
+    walk, last = Walk(lambda _: None, whole=False), b""
     walk.begin(segment.name, None)
     for block in _blocks(segment, 0, sound):
         walk.feed(block)
-    return walk.head, walk.durable, walk.log
+        last = block.lines[-1]
+    return (walk.head, walk.durable, walk.log), isinstance(_control(last), Seal)
 
 
 def _blocks(segment: Segment, start: int, end: int | None = None) -> Iterator[Block]:
@@ -304,24 +369,48 @@ class _Mending:
         self.damage = damage
         self.clock = clock
 
-    def run(self) -> Repair:
-        damage, live = self.damage, self.live
-        kept = tuple(self._keep(segment.path) for segment in damage.segments)
+    def run(self) -> tuple[Repair, list[Recovered]]:
+        """What was done, and the records of it that are in no file yet."""
+        damage = self.damage
+        kept = tuple(self._keep(path) for path in (*(segment.path for segment in damage.segments), *damage.twins))
         counted = _Salvage(damage, self.clock())
         for _ in counted:
             pass
-        temporary = live.with_name(live.name + REPAIR_SUFFIX)
+        counted.lost += len(damage.beginning)  # who declared it is not known; perhaps nobody
+        done = Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost, counted.left)
+        if damage.sealed:
+            # A finished file and something behind its end: all of it that is of the log is before that.
+            return self._shorten(done, counted.pieces[0].record(kept[0]))
+        self._replace(self.live, lambda descriptor: self._write(descriptor, counted, kept))
+        _remove_superseded(self.live)
+        return done, []
+
+    def _shorten(self, done: Repair, record: Recovered) -> tuple[Repair, list[Recovered]]:
+        """Cut a finished file behind its seal; a compressed one becomes plain."""
+        (segment,) = self.damage.segments
+        self._replace(self.live if segment.first is None else segment_path(self.live, segment.first), self._write_sound)
+        for path in (segment.path, *self.damage.twins):
+            if path.suffix in COMPRESSIONS.values():
+                path.unlink()
+        sync_folder(self.live.parent)
+        left = done.left + done.salvaged
+        return replace(done, salvaged=0, lost=0, left=left), [msgspec.structs.replace(record, salvaged=0)]
+
+    def _replace(self, path: Path, write: Callable[[int], None]) -> None:
+        temporary = self.live.with_name(self.live.name + REPAIR_SUFFIX)
         temporary.unlink(missing_ok=True)
         descriptor = open_file(temporary, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
         try:
-            self._write(descriptor, counted, kept)
+            write(descriptor)
             sync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.rename(live)
-        sync_folder(live.parent)
-        _remove_superseded(live)
-        return Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost, counted.left)
+        temporary.rename(path)
+        sync_folder(path.parent)
+
+    def _write_sound(self, descriptor: int) -> None:
+        for block in _blocks(self.damage.segments[0], 0, self.damage.sound):
+            write_all(descriptor, block.data + b"\n")
 
     def _keep(self, path: Path) -> Path:
         with open_regular(path) as stream:
@@ -336,18 +425,15 @@ class _Mending:
         damage = self.damage
         head, now = damage.behind, self.clock()
         lines: list[bytes] = []
-        if damage.sound:
-            for block in _blocks(damage.segments[0], 0, damage.sound):
-                write_all(descriptor, block.data + b"\n")
-                last = block.lines[-1]
-            if isinstance(_control(last), Seal):
-                # A finished file goes on: its seal counted what it held, which is still true of what stands before it.
-                raise JournalRefused(str(self.live), "damage behind a seal: remove what follows it, the copy has it")
-        else:
+        self._write_sound(descriptor)
+        if not damage.sound:
             opened = open_record(damage.log or new_id(now), head, "always", None)
             lines.append(control_line(opened, now))
-        for piece, copy in zip(counted.pieces, kept, strict=True):
+        for piece, copy in zip(counted.pieces, kept, strict=False):
             lines.append(control_line(piece.record(copy), now))
+        for copy in kept[len(counted.pieces) :]:
+            data = copy.read_bytes()
+            lines.append(control_line(Recovered(len(data), 0, copy.name, sha256(data).hexdigest()), now))
         for first, chain in damage.beginning:
             lines.append(control_line(Pruned(1, first, chain.hex(), Tally()), now))
         if counted.lost:
@@ -365,7 +451,8 @@ def _batches(lines: _Salvage) -> Iterator[list[bytes]]:
 
 def _remove_superseded(live: Path) -> None:
     """Finished files that a repair has taken into the live file, which names the copy of each."""
-    copies = {segment.path: _copies(segment.path) for segment in list_log(live).sealed}
+    log = list_log(live)
+    copies = {path: _copies(path) for path in (*(segment.path for segment in log.sealed), *log.stale)}
     named = _named(live) if any(copies.values()) else set()
     superseded = [path for path, names in copies.items() if names & named]
     for path in superseded:

@@ -10,9 +10,8 @@ A log that is being written may be verified: a last line that is still growing i
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from io import FileIO
@@ -143,7 +142,7 @@ class _Check:
             self._files()
         else:
             segment = self._log.segments[0]
-            self._file(segment, segment.open())
+            self._file(_Reading(segment, segment.open()))
         walk.finish()
         report.files = self._names
         report.log, report.head, report.first = walk.log, walk.head, walk.first
@@ -171,42 +170,64 @@ class _Check:
     def _files(self) -> None:
         """Every file of the log in order, those that are finished while we read among them."""
         files = Succession(self._log.live)
-        while True:
-            try:
-                following = files.following(Segment.open)
-            except OSError as error:
-                if error.errno in NOT_THE_FILES:
-                    raise
-                assert files.segment is not None
-                self._begin(files.segment)
-                self._walk.unreadable(0, 1, _reason(error))
-                continue
-            if following is None:
-                return
-            segment, stream = following
-            self._file(segment, stream)
-            if segment.first is None:
-                files.begun(self._walk.file_first)
+        live: _Reading | None = None
+        try:
+            while True:
+                following: tuple[Segment, Stream] | OSError | None
+                try:
+                    following = files.following(Segment.open)
+                except OSError as error:
+                    if error.errno in NOT_THE_FILES:
+                        raise
+                    following = error
+                if live is not None:
+                    # A file follows the live one, so that was finished meanwhile: its seal at least was added.
+                    self._read_on(live, live.rest() if following is not None else ())
+                    live.stream.close()
+                    live = None
+                if following is None:
+                    return
+                if isinstance(following, OSError):
+                    assert files.segment is not None
+                    self._begin(files.segment)
+                    self._walk.unreadable(0, 1, _reason(following))
+                    continue
+                reading = _Reading(*following)
+                live = reading if reading.segment.first is None else None
+                self._file(reading)
+                if live is not None:
+                    files.begun(self._walk.file_first)
+        finally:
+            if live is not None:
+                live.stream.close()
 
     def _begin(self, segment: Segment) -> None:
         self._names.append(segment.name)
         self._walk.begin(segment.name, segment.first)
 
-    def _file(self, segment: Segment, stream: Stream) -> None:
-        walk = self._walk
-        end, number = 0, 1
-        self._begin(segment)
+    def _file(self, reading: _Reading) -> None:
+        """All that is in it now. The live file is left open: it may go on."""
+        self._begin(reading.segment)
+        sound = self._read_on(reading, reading.grown())
+        if reading.segment.first is not None:
+            reading.stream.close()
+            if sound:
+                self._walk.end()
+
+    def _read_on(self, reading: _Reading, blocks: Iterable[Block]) -> bool:
+        """Some more of it. False where it cannot be read."""
+        before = reading.end
         try:
-            with closing(stream):
-                for block in _grown(stream, segment):
-                    walk.feed(block)
-                    end, number = block.end, block.number + block.height
-                    self._progress(end)
+            for block in blocks:
+                self._walk.feed(block)
+                reading.end, reading.number = block.end, block.number + block.height
+                self._progress(reading.end - before)
         except (OSError, EOFError, ValueError) as error:
-            walk.unreadable(end, number, _reason(error))
-        else:
-            walk.end()
-        self._read += end
+            self._walk.unreadable(reading.end, reading.number, _reason(error))
+            return False
+        finally:
+            self._read += reading.end - before
+        return True
 
     def _progress(self, end: int) -> None:
         if self._on_progress is not None:
@@ -231,38 +252,39 @@ class _Check:
             self._tell(Finding("signature", head.file, head.line, head.byte, head.actual.seq, reason))
 
 
-def _grown(stream: Stream, segment: Segment) -> Iterator[Block]:
-    """The file's blocks. A writer may be at the live one: at its end a line without a newline is given a moment to
-    grow, and what was added before a rotation gave it its name is read too."""
-    offset, number = 0, 1
-    waited = 0.0
-    final = segment.first is not None or segment.packed
-    while True:
-        partial: Block | None = None
-        for block in read_blocks(stream.read, offset, number):
-            if block.whole or block.oversize or segment.packed:
-                yield block
-            else:
-                partial = block
-            if block.whole:
-                waited, offset, number = 0.0, block.end, block.number + block.height
-        if partial is None:
-            if final or _stands(stream, segment):
+class _Reading:
+    """A file being read. end, number: of what was read, a line that was waited for not among it."""
+
+    def __init__(self, segment: Segment, stream: Stream) -> None:
+        self.segment = segment
+        self.stream = stream
+        self.end, self.number = 0, 1
+
+    def rest(self) -> Iterator[Block]:
+        """What has been added to it."""
+        yield from read_blocks(self.stream.read, self.end, self.number)
+
+    def grown(self) -> Iterator[Block]:
+        """All of it. A writer may be at the live one: there a line without a newline is given a moment to grow."""
+        offset, number = 0, 1
+        waited = 0.0
+        while True:
+            partial: Block | None = None
+            for block in read_blocks(self.stream.read, offset, number):
+                if block.whole or block.oversize or self.segment.packed:
+                    yield block
+                else:
+                    partial = block
+                if block.whole:
+                    waited, offset, number = 0.0, block.end, block.number + block.height
+            if partial is None:
                 return
-            final = True
-            continue
-        if waited >= _GROWING_SECONDS or final:
-            yield partial
-            return
-        time.sleep(_GROWING_STEP)
-        waited += _GROWING_STEP
-        cast("FileIO", stream).seek(offset)
-
-
-def _stands(stream: Stream, segment: Segment) -> bool:
-    """Is the open file still the one with this name?"""
-    status = os.fstat(cast("FileIO", stream).fileno())
-    return segment.on_disk() == (status.st_dev, status.st_ino)
+            if waited >= _GROWING_SECONDS or self.segment.first is not None:
+                yield partial
+                return
+            time.sleep(_GROWING_STEP)
+            waited += _GROWING_STEP
+            cast("FileIO", self.stream).seek(offset)
 
 
 def _plain(log: Log) -> Finding | None:

@@ -90,6 +90,7 @@ class Walk:
     """Feed it every file of a log in order; `findings` are told as they come, torn or altered decided at the end.
 
     whole: the log's beginning must be there or be declared pruned; False for one segment alone.
+    log: its id, where that is known; else the first file tells it.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Walk:
         whole: bool = True,
         signed: Callable[[SignedHead], None] | None = None,
         expect: Head | None = None,
+        log: str = "",
     ) -> None:
         self._tell = tell
         self._whole = whole
@@ -107,7 +109,7 @@ class Walk:
         self.head = Head()
         self.durable = 0  # the greatest that a line has stated
         self._stated = 0  # the greatest in what joins: it never falls, unless a file begins that is none of this log
-        self.log = ""
+        self.log = log
         self.events = 0
         self.lines = 0  # those that joined
         self.first = 0  # seq of the first line seen
