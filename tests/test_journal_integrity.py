@@ -38,8 +38,10 @@ from opsml_eventbus.journal import (
     verify_journal,
 )
 from opsml_eventbus.journal.compress import compress_segment
-from opsml_eventbus.journal.format import write_lines
+from opsml_eventbus.journal.format import control_line, read_chain, read_control, read_place, write_lines
+from opsml_eventbus.journal.live import open_record
 from opsml_eventbus.journal.segments import list_log, segment_path
+from opsml_eventbus.journal.succession import peek_open
 
 BATCHES = [[1, 2], [3], [4, 5, 6], [7], [8, 9]]
 
@@ -397,6 +399,47 @@ def test_a_last_finished_file_without_its_seal_is_tampering_unless_nothing_was_s
     for cut in (before_seal, before_seal - 10, end - 10):
         segment.path.write_bytes(data[:cut])
         assert verify_journal(path).exit == (5 if fsync == "always" else 3)
+
+
+def rewrite(path, old, new):
+    """Some bytes changed and every chain value behind them computed anew, as someone would who knows the format."""
+    rows = path.read_bytes().splitlines()
+    places = [read_place(row) for row in rows]
+    head, data = Head(places[0].seq - 1, read_chain(read_control(rows[0]).previous)), b""
+    for row, place in zip(rows, places, strict=True):
+        head, line = write_lines(head, place.durable, [row[: place.start].replace(old, new) + b"}"])
+        data += line
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+
+
+def test_a_finished_file_rewritten_as_a_whole_does_not_join_the_next(four):
+    rewrite(sorted(four.parent.glob("audit.0*"))[1], b'"n":3', b'"n":9')
+    report = verify_journal(four)
+    assert (report.exit, [finding.kind for finding in report.findings]) == (5, ["altered"])
+    assert "does not join" in report.findings[0].reason
+
+
+def test_a_finished_file_whose_name_is_one_too_high_is_tampering(four):
+    newest = max(four.parent.glob("audit.0*"))
+    newest.rename(segment_path(four, list_log(four).sealed[-1].first + 1))
+    report = verify_journal(four)
+    assert (report.exit, [finding.kind for finding in report.findings]) == (5, ["sequence"])
+
+
+def test_a_format_that_is_not_ours_is_not_called_sound(log):
+    path = make(log.with_name("one.jsonl"), BATCHES)
+    rewrite(path, b'"format":1', b'"format":2')
+    assert verify_journal(path).exit == 5
+
+
+def test_an_open_record_inside_a_file_is_tampering(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2]])
+    head = verify_journal(path).head
+    opened = open_record(peek_open(list_log(path).segments[0]).log, head, "always", None)
+    with path.open("ab") as stream:
+        stream.write(write_lines(head, head.seq, [control_line(opened, 0)])[1])
+    assert verify_journal(path).exit == 5
 
 
 def test_a_line_of_another_log_is_tampering(log, tmp_path):
