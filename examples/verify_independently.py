@@ -66,6 +66,8 @@ def verify(live):
             pruned |= {(record["before"], record["chain"])} if joins and name == "eventbus.journal.pruned" else set()
             if joins and not disturbed and name in ("eventbus.journal.seal", "eventbus.journal.checkpoint"):
                 tampered |= record["tally"]["events"] != events
+        if seq and not any(PLACE.search(line) for line in lines):  # a crash leaves no whole lines of another kind
+            torn, tampered = [*torn, seq + 1], tampered or (synced and len(lines) > 1)
         if first > 0:  # it got its name when all of it was on disk
             torn = torn if sealed or disturbed else [*torn, seq + 1]
             durable = max(durable, seq + (not sealed)) if synced else durable

@@ -19,17 +19,10 @@ Two levels of trust:
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from datetime import time as clock
-from decimal import Decimal
 from time import time_ns
 from typing import Any, cast
-from uuid import UUID
 
 import msgspec
 import orjson
@@ -47,7 +40,8 @@ from .event import (
     new_id,
     payload_type,
 )
-from .scrutiny import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER, scrutinise, suspicious
+from .payloads import encode, encode_payload, refuse_unfaithful, schema_of, twins, where_wrong
+from .scrutiny import scrutinise, suspicious
 from .timestamps import format_time, parse_time
 
 MAX_EVENT_BYTES = 1 << 20  # an OpsML create is 530 B; 1 MiB leaves room and bounds a client's memory
@@ -83,20 +77,6 @@ _REQUIRED = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset({*_Envelope.__struct_fields__, "seq", "durable", "chain"})
 
 
-def _as_builtin(value: Any) -> Any:
-    """A text or number of a class derived from its own (`numpy.str_`, `markupsafe.Markup`) is written as what it is."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, msgspec.Raw):  # only asked for when it is compared
-        return orjson.loads(bytes(value))
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_as_builtin).encode
 _astuple, _convert, _keep = msgspec.structs.astuple, msgspec.convert, msgspec.structs.force_setattr
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -133,12 +113,12 @@ def encode_data(type: str, data: Any) -> bytes:  # noqa: A002 - the member's nam
     if isinstance(data, EncodedData):
         return data.raw
     if isinstance(data, Payload):
-        return _encode_payload(type, data)
+        return encode_payload(type, data)
     if data.__class__ is dict and _FLAT.issuperset({value.__class__ for value in data.values()}):
         # What orjson would write and not read back the same cannot be in here, and the rest it refuses itself.
         with suppress(TypeError):
             return orjson.dumps(data)
-    _refuse_unfaithful(data, "data")
+    refuse_unfaithful(data, "data")
     try:
         return orjson.dumps(data)
     except (TypeError, UnicodeEncodeError) as error:
@@ -193,17 +173,17 @@ def _encode_event(event: Event) -> bytes:
         _check_envelope(event)
     lane = _UNSET if priority is _NORMAL else _PRIORITY_NAMES[priority]
     origin = _UNSET if replay is None else replay
-    values = _values.get(content.__class__)
+    values = twins.get(content.__class__)
     if values is not None and not extensions:
         try:
             _convert(_astuple(content), values)
-            return _encode(_Envelope("1.0", id, source, type_, format_time(time), lane, origin, content))
+            return encode(_Envelope("1.0", id, source, type_, format_time(time), lane, origin, content))
         except Exception:  # noqa: BLE001, S110 - an enumeration may run anybody's code
             pass  # the long way says what is wrong, and where
     raw = encode_data(type_, content)
     data = msgspec.Raw(raw) if raw and not extensions else _UNSET
     try:
-        line = _encode(_Envelope("1.0", id, source, type_, format_time(time), lane, origin, data))
+        line = encode(_Envelope("1.0", id, source, type_, format_time(time), lane, origin, data))
     except UnicodeEncodeError as error:
         raise Unencodable("a lone surrogate", "envelope") from error
     if extensions:
@@ -214,154 +194,10 @@ def _encode_event(event: Event) -> bytes:
 def _encode_gap(gap: Gap) -> bytes:
     envelope = _Envelope("1.0", gap.id, gap.source, GAP_TYPE, format_time(gap.time))
     try:
-        envelope.data = msgspec.Raw(_encode(_GapData(gap.missed, gap.after, gap.reason)))
-        return _encode(envelope)
+        envelope.data = msgspec.Raw(encode(_GapData(gap.missed, gap.after, gap.reason)))
+        return encode(envelope)
     except UnicodeEncodeError as error:
         raise Unencodable("a lone surrogate", "envelope") from error
-
-
-def _encode_payload(type: str, payload: Payload) -> bytes:  # noqa: A002
-    schema = _schemas.get(payload.__class__) or _schema(payload.__class__)
-    try:
-        raw = _encode(payload)
-        if b"\n" in raw:  # inside a text it is escaped: this is JSON that was put in ready-made
-            raw = msgspec.json.format(raw, indent=-1)
-        if schema.nullable:
-            _refuse_unfaithful(msgspec.to_builtins(payload, enc_hook=_as_builtin), "data")
-        # Building a payload checks nothing, so a field of the wrong type shows only here: it would be written
-        # without complaint and then refused by every reader.
-        read = schema.decode(raw)
-        if schema.flat:
-            _refuse_another(payload, read)
-    except UnicodeEncodeError as error:
-        raise Unencodable(f"a lone surrogate in {type!r}", "data") from error
-    except msgspec.ValidationError as error:
-        place, reason = _validation(error, "data")
-        raise Unencodable(reason, place) from error
-    except InvalidEvent:
-        raise
-    except Exception as error:  # a class may run anybody's code when it is made
-        raise Unencodable(f"{error.__class__.__name__}: {error}", "data") from error
-    if schema.loose and suspicious(raw):
-        try:
-            scrutinise(raw)
-        except MalformedLine as error:
-            raise Unencodable(error.reason, "data") from error
-    return raw
-
-
-@dataclass(frozen=True, slots=True)
-class _Schema:
-    """What the codec knows of a payload class.
-
-    decode: from its JSON text, validated. nullable: a value of it could hold a float, and msgspec writes NaN as null.
-    loose: it could hold an integer or something without a schema, so that its text has to be looked at too.
-    flat: it holds only text, flags and enumerations, so that a value that JSON changes is of the wrong type.
-    """
-
-    decode: Callable[[bytes], Any]
-    nullable: bool
-    loose: bool
-    flat: bool
-
-
-_schemas: dict[type[Payload], _Schema] = {}
-# Of a flat payload class: a class with the same fields, to which its values, as
-# a tuple, are converted. That validates them at a quarter of the price of writing and reading them.
-_values: dict[type, Any] = {}
-
-
-def _schema(cls: type[Payload]) -> _Schema:
-    known = _schemas.get(cls)
-    if known is None:
-        try:
-            info = msgspec.inspect.type_info(cls)
-            decode = msgspec.json.Decoder(cls).decode
-        except Exception as error:  # annotations that mean nothing outside the function they stand in, and the like
-            raise InvalidEvent(f"the class {cls.__qualname__} cannot be decoded to: {error}", "data") from error
-        kinds = _kinds(info, set())
-        strict = {"StructType", "StrType", "NoneType", "UnionType", "BoolType", "LiteralType", "EnumType"}
-        flat = strict.issuperset(kinds) and kinds.count("StructType") == 1
-        if flat and not hasattr(cls, "__post_init__"):
-            fields = [(field.name, field.type) for field in msgspec.structs.fields(cls)]  # type: ignore[arg-type]
-            _values[cls] = msgspec.defstruct(cls.__name__, fields, array_like=True, gc=False)
-        known = _schemas[cls] = _Schema(
-            decode=decode,
-            nullable=not strict.union({"IntType", "ListType", "DictType"}).issuperset(kinds),
-            loose=not strict.union({"FloatType"}).issuperset(kinds),
-            flat=flat,
-        )
-    return known
-
-
-def _kinds(info: Any, seen: set[int]) -> list[str]:
-    """The kinds of types in a class's description; `recursive` where it speaks of itself, `open` for an enumeration
-    that takes what it does not list."""
-    if isinstance(info, tuple | list):
-        return [kind for part in info for kind in _kinds(part, seen)]
-    if not isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
-        return []
-    if id(info) in seen:
-        return ["recursive"]
-    if isinstance(info, msgspec.inspect.EnumType):
-        return ["EnumType" if "_missing_" not in _members(info.cls) else "open"]
-    own = [info.__class__.__name__] if isinstance(info, msgspec.inspect.Type) else []
-    inside = {*seen, id(info)}
-    return own + [kind for part in msgspec.structs.astuple(info) for kind in _kinds(part, inside)]
-
-
-def _members(cls: type) -> set[str]:
-    return {name for base in cls.__mro__ if base.__module__ != "enum" for name in vars(base)}
-
-
-def _refuse_another(payload: Payload, read: Payload) -> None:
-    """Raise Unencodable where JSON turned a value of the wrong type into one of the right type: bytes, UNSET, NaN."""
-    mine, theirs = _plain(payload), _plain(read)
-    if mine != theirs:
-        names = {**mine, **theirs} if isinstance(mine, dict) else {}
-        name = next((name for name in names if mine.get(name, _UNSET) != theirs.get(name, _UNSET)), "")
-        raise Unencodable("it would be read back as another value", f"data.{name}".rstrip("."))
-
-
-def _plain(payload: Payload) -> Any:
-    """Its values as JSON has them, but what is no JSON (bytes, dates) as it is."""
-    return msgspec.to_builtins(payload, builtin_types=_NO_JSON, enc_hook=_as_builtin)
-
-
-_NO_JSON = (bytes, bytearray, datetime, date, clock, timedelta, Decimal, UUID)
-
-
-def _refuse_unfaithful(value: Any, place: str, depth: int = 1) -> None:
-    """Raise Unencodable where JSON would not carry `value` faithfully."""
-    match value:
-        case None | bool():
-            return
-        case str():
-            if not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError:
-                    raise Unencodable("a lone surrogate", place) from None
-        case int():
-            if not MIN_INTEGER <= value <= MAX_INTEGER:
-                raise Unencodable("an integer beyond 64 bits", place)
-        case float():
-            if not math.isfinite(value):
-                raise Unencodable(f"{value} has no JSON form", place)
-        case dict() | list() | tuple():
-            if depth > MAX_DEPTH:
-                raise Unencodable(f"nested deeper than {MAX_DEPTH}", place)
-            if isinstance(value, dict):
-                for key, member in value.items():
-                    if not isinstance(key, str):
-                        raise Unencodable(f"the key {key!r} is not a string", place)
-                    _refuse_unfaithful(key, place, depth)
-                    _refuse_unfaithful(member, f"{place}.{key}", depth + 1)
-            else:
-                for index, member in enumerate(value):
-                    _refuse_unfaithful(member, f"{place}[{index}]", depth + 1)
-        case _:
-            raise Unencodable(f"{type(value).__name__} has no JSON form", place)
 
 
 # ── lines → events ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -385,7 +221,7 @@ def decode_line(line: bytes, *, foreign: bool = False, source: str | None = None
     try:
         envelope = _decode_envelope(line)
     except msgspec.ValidationError as error:
-        place, reason = _validation(error, "")
+        place, reason = where_wrong(error, "")
         raise InvalidEvent(reason, place) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         scrutinise(line)  # says what and where, better than the decoder does
@@ -428,9 +264,9 @@ def _decode_data(type: str, raw: bytes) -> Any:  # noqa: A002
         except orjson.JSONDecodeError as error:
             raise MalformedLine(str(error), "data") from error
     try:
-        return _schema(cls).decode(raw)
+        return schema_of(cls).decode(raw)
     except msgspec.ValidationError as error:
-        place, reason = _validation(error, "data")
+        place, reason = where_wrong(error, "data")
         raise InvalidEvent(reason, place) from error
     except InvalidEvent:
         raise
@@ -465,7 +301,7 @@ def _to_item(envelope: _Envelope, line: bytes, *, foreign: bool) -> Event | Gap:
         (name is _UNSET or priority is not _NORMAL)
         and replay is not None
         and text == format_time(time)
-        and _encode(envelope) == line
+        and encode(envelope) == line
         and b"\n" not in raw
         and not (foreign and raw and msgspec.json.format(raw, indent=-1) != raw)
     )
@@ -487,7 +323,7 @@ def _to_gap(id: str, source: str, time: int, raw: bytes, line: bytes | None) -> 
     try:
         data = _decode_gap(raw)
     except msgspec.ValidationError as error:
-        place, reason = _validation(error, "data")
+        place, reason = where_wrong(error, "data")
         raise InvalidEvent(reason, place) from error
     except msgspec.DecodeError:
         raise InvalidEvent("missing", "data") from None
@@ -500,7 +336,7 @@ def _to_gap(id: str, source: str, time: int, raw: bytes, line: bytes | None) -> 
 def _extensions(line: bytes) -> bytes:
     """The attributes we do not know, as they were read: `,"name":value` each."""
     parts = [
-        b"," + _encode(name) + b":" + msgspec.json.format(bytes(value), indent=-1)
+        b"," + encode(name) + b":" + msgspec.json.format(bytes(value), indent=-1)
         for name, value in _decode_members(line).items()
         if name not in _KNOWN
     ]
@@ -522,20 +358,8 @@ def _complete(envelope: _Envelope, line: bytes, source: str) -> bytes:
         if getattr(envelope, name) is _UNSET:
             text = value() if callable(value) else value
             setattr(envelope, name, text)
-            added.append(_encode(name) + b":" + _encode(text))
+            added.append(encode(name) + b":" + encode(text))
     if not added:
         return line
     inner = line[1:].lstrip()
     return b"{" + b",".join(added) + (b"" if inner == b"}" else b",") + inner
-
-
-_AT = re.compile(r" - at `\$(.*)`\Z")
-
-
-def _validation(error: Exception, root: str) -> tuple[str, str]:
-    """msgspec's «Expected `str`, got `int` - at `$.username`» as (place, reason)."""
-    text = str(error)
-    match = _AT.search(text)
-    path = match[1] if match else ""
-    reason = (text[: match.start()] if match else text).replace("`", "")
-    return f"{root}{path}".lstrip("."), reason[0].lower() + reason[1:]

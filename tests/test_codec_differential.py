@@ -3,7 +3,7 @@
 A flat class (text, flags, enumerations) is checked by converting its values to a twin class; every other class, and
 every value the twin refuses, is written and read back. Classes and values are drawn at random, right and wrong: both
 ways write the same bytes or refuse with the same place and reason, and what was written is read back. Without its
-twin in `codec._values`, a class goes the long way.
+twin in `payloads.twins`, a class goes the long way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import astuple, force_setattr
 
-from opsml_eventbus import Event, Payload, codec, event_type
+from opsml_eventbus import Event, Payload, event_type, payloads
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.errors import InvalidEvent
 
@@ -185,11 +185,11 @@ def encoded(event: Event) -> bytes | tuple[str, str]:
 
 
 def assert_both_ways_agree(event: Event, *, flat: bool, right: bool) -> None:
-    with patch.multiple(codec, _schemas={}, _values={}):
+    with patch.dict(payloads.schemas, clear=True), patch.dict(payloads.twins, clear=True):
         first = encoded(event)
-        assert (event.content.__class__ in codec._values) == flat
+        assert (event.content.__class__ in payloads.twins) == flat
         written = encoded(event)
-        with patch.object(codec, "_values", {}):
+        with patch.dict(payloads.twins, clear=True):
             assert first == written == encoded(event)
         if not isinstance(written, bytes):
             return

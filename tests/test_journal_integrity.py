@@ -89,7 +89,7 @@ def test_every_cut_of_the_live_file_leaves_the_whole_records_before_it(log, tmp_
         expected = before + everything[len(before) :][: max(0, whole - 1)]  # the first is the open record
         assert walk_bytes(
             [(1, log.with_name("audit.00000000000000000001.jsonl").read_bytes()), (None, data[:cut])]
-        ) == (0 if cut in (0, *ends) else 3)
+        ) == (0 if cut in ends else 3)
         if cut % 49 == 0 or cut in ends:
             assert ids(log) == expected
 
@@ -314,6 +314,30 @@ def test_what_does_not_end_as_a_finished_file_is_not_written_behind(four, packed
         compress_segment(list_log(four).sealed[-1], "gzip")
     with pytest.raises(JournalDamaged):
         write(four, [event(8)])
+
+
+@pytest.mark.parametrize(("content", "exit_code"), [(b"", 3), (b'{"specversion":"1.0","id', 3), (b'{"a":1}\n', 5)])
+def test_a_live_file_with_nothing_of_a_journal_in_it_is_told(four, content, exit_code):
+    """A crash leaves an empty file behind the finished ones, or a part of its first line; a whole line it does not."""
+    four.write_bytes(content)
+    assert verify_journal(four).exit == independent_verifier()(four) == exit_code
+    assert damages(four)[-1].file == four.name
+    if exit_code == 5:
+        with pytest.raises((JournalDamaged, JournalRefused)):
+            write(four, [event(8)])
+    else:
+        write(four, [event(8)])
+        assert verify_journal(four).exit == 0
+
+
+def test_a_time_is_not_looked_for_by_a_name_that_does_not_fit(four):
+    """The live file under the name of the first: what follows says of the first that nothing late was in it."""
+    live = four.read_bytes()
+    four.unlink()
+    first = min(four.parent.glob("audit.0*"))
+    first.write_bytes(live)
+    late = event(7).time
+    assert "e7" in ids(four, since=late)
 
 
 def test_a_missing_file_is_not_written_behind(four):

@@ -271,6 +271,14 @@ def read_control(line: bytes) -> Control | None:
         raise InvalidEvent(str(error), "data") from error
 
 
+def peek_control(line: bytes) -> Control | None:
+    """The control record on a line, None where it is none, or none that can be read."""
+    try:
+        return read_control(line)
+    except InvalidEvent:
+        return None
+
+
 def format_bound(time: int) -> bytes:
     """A time (ns) as the text that `time_text` compares with."""
     return format_time(time).encode()

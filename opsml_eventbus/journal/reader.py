@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from ..codec import MAX_EVENT_BYTES
-from ..errors import InvalidEvent
 from .files import PackedFile, PlainFile, open_segment
 from .format import (
     CONTROL_AT,
     CONTROL_MARK,
     PLACE_BYTES,
-    Control,
     Open,
     Seal,
     format_bound,
     is_control,
-    read_control,
+    peek_control,
     read_place,
 )
 from .lines import Block
@@ -125,6 +123,8 @@ class JournalReader:
         """What stands behind the last whole line, as Damage. A live writer may be about to complete it."""
         file = self._file
         block = file.partial() if file is not None and not self._finished else None
+        if file is not None and block is None and self._next and not file.offset and not self._finished:
+            return Damage(file.name, 1, 0, self.next_seq, None, "an empty file")
         if file is None or block is None:
             return None
         reason = "NUL bytes" if b"\0" in block.data else "a line that was cut off"
@@ -168,7 +168,7 @@ class JournalReader:
             if since is not None:
                 offset = max(offset, offset_of_time(self._file.descriptor, format_bound(since)))
             if offset:
-                record = _control(self._file.first_line())
+                record = peek_control(self._file.first_line())
                 if isinstance(record, Open):
                     self._opened(record)
                 self._file.seek(offset, record.first if isinstance(record, Open) else 0)
@@ -184,7 +184,7 @@ class JournalReader:
             name = segment.first or 0
             if opened is not None:
                 before = before or peek_open(segment)
-                if before is None or before.log != opened.log or not name < first == opened.first:
+                if before is None or before.log != opened.log or not name == before.first < first == opened.first:
                     break  # no file that joins: what it says of the one before is not to be trusted
             sealed = opened.sealed if opened is not None else None
             skipped = since is not None and sealed is not None and not sealed.reaches(since)
@@ -309,7 +309,7 @@ class JournalReader:
             reason = "NUL bytes" if b"\0" in line else "not a line of a journal"
             self._damage(portion, number, byte, reason)
             return
-        control = _control(line)
+        control = peek_control(line)
         reason, missed = "", None
         if isinstance(control, Open) and self._log not in ("", control.log):
             reason = f"a file of the log {control.log}; this is {self._log}"
@@ -339,13 +339,6 @@ class JournalReader:
         assert self._file is not None
         portion.items.append(Damage(self._file.name, number, byte, self.next_seq, None, reason))
         self._torn = True
-
-
-def _control(line: bytes) -> Control | None:
-    try:
-        return read_control(line)
-    except InvalidEvent:
-        return None
 
 
 def read_journal(

@@ -182,7 +182,8 @@ class _Check:
                     following = error
                 if live is not None:
                     # A file follows the live one, so that was finished meanwhile: its seal at least was added.
-                    self._read_on(live, live.rest() if following is not None else ())
+                    if self._read_on(live, live.rest() if following is not None else ()):
+                        self._walk.end()
                     live.stream.close()
                     live = None
                 if following is None:

@@ -123,6 +123,8 @@ class Walk:
         self._file = ""
         self._name_first: int | None = None
         self._at_start = True
+        self._placed = False  # a line of this file has a place
+        self._whole_lines = False  # lines without a place stand in it, with their newlines
         self._sealed = False
         self._file_events = 0
         self._counted = True  # every line of this file has joined so far
@@ -140,10 +142,17 @@ class Walk:
         self._file, self._name_first = name, first
         self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, 0
         self._counted = self._clean = True
+        self._placed = self._whole_lines = False
         self.sound_end = self._deepest = 0
 
     def end(self) -> None:
         """The file has ended."""
+        if not self._placed and self.lines and self.fsync not in ("", "never"):
+            # Beside other files. A crash leaves no more of a new one than a part of its first line.
+            if self._whole_lines:
+                self._found("altered", 1, 0, "no line of a journal is in it")
+            elif self._at_start:
+                self._damaged(1, 0, "an empty file: its open record is gone")
         if self._name_first is None:
             return
         if not self._sealed and self._clean:
@@ -239,6 +248,7 @@ class Walk:
         if place is None:
             self._unreadable_line(line, offset, number, block)
             return
+        self._placed = True
         body = line[: place.end - 76]
         given = [link(chain, body) for chain in (self.head.chain, self._other) if chain is not None]
         if place.chain not in given:
@@ -332,7 +342,9 @@ class Walk:
         self.settled = False
         # Separators may be all that was lost: whole lines inside still say what had been durable.
         start = 0
+        self._whole_lines |= block.whole
         for place in embedded_places(line):
+            self._placed = True
             begin = line.rfind(b'{"specversion":', start, place.start)
             if begin >= 0 and link(self.head.chain, line[begin : place.end - 76]) == place.chain:
                 self._states(place.durable)
