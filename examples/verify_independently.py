@@ -19,7 +19,7 @@ def files(live):
     name = re.compile(re.escape(live.stem) + r"\.([0-9]{20})" + re.escape(live.suffix) + r"(\.gz|\.zst)?")
     paths = sorted(live.parent.iterdir(), reverse=True)  # so that the plain file wins over its .gz
     found = {int(match[1]): path for path in paths if (match := name.fullmatch(path.name))}
-    return [*sorted(found.items()), *([(0, live)] if live.exists() else [])]
+    return [*sorted(found.items()), *([(None, live)] if live.exists() else [])]
 
 
 def link(chain, body):
@@ -52,7 +52,7 @@ def verify(live):
                 event = json.loads(line) if line[63:].startswith(b'","source":"eventbus.journal",') else {}
                 name, record = event.get("type", ""), event.get("data", {})
             if name == "eventbus.journal.open":
-                tampered |= number > 0 or first not in (0, at) or record.get("first") != at
+                tampered |= number > 0 or first not in (None, at) or record.get("first") != at
                 tampered |= log not in ("", record.get("log"))
                 if not log and at > 1:
                     beginning, seq, chain = (at, record["previous"]), at - 1, bytes.fromhex(record["previous"])
@@ -68,7 +68,7 @@ def verify(live):
                 tampered |= record["tally"]["events"] != events
         if seq and not any(PLACE.search(line) for line in lines):  # a crash leaves no whole lines of another kind
             torn, tampered = [*torn, seq + 1], tampered or (synced and len(lines) > 1)
-        if first > 0:  # it got its name when all of it was on disk
+        if first is not None:  # it got its name when all of it was on disk
             torn = torn if sealed or disturbed else [*torn, seq + 1]
             durable = max(durable, seq + (not sealed)) if synced else durable
     tampered |= beginning is not None and beginning not in pruned

@@ -327,7 +327,7 @@ def test_a_run_that_fails_half_way_says_how_far_it_came(cli: CommandLine, file: 
     publish.process.stdin.write(audit_lines(1)[0] + b"\n")
     publish.process.stdin.close()
     ended = publish.end(check=1)
-    assert "50 seen, 50 published" in ended.err
+    assert "51 seen, 50 published" in ended.err
 
 
 def test_a_pretty_tail_notices_that_nobody_reads(cli: CommandLine) -> None:

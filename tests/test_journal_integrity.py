@@ -303,6 +303,24 @@ def test_lines_that_are_missing_or_there_twice_are_told_from_the_end_too(four):
     assert damage.file == files[2].name
 
 
+def test_a_live_file_under_the_number_0_is_read(four):
+    four.rename(segment_path(four, 0))
+    assert sorted(ids(four)) == [f"e{number}" for number in range(1, 8)]
+    assert damages(four)
+
+
+def test_what_is_of_another_log_or_cut_off_is_told_from_the_end_too(four):
+    second = sorted(four.parent.glob("audit.0*"))[1]
+    kept = second.read_bytes()
+    other = make(four.parent.parent / "other" / "audit.jsonl", [[1, 2], [3, 4], [5, 6], [7]], rotate_after=(1, 2, 3))
+    second.write_bytes((other.parent / second.name).read_bytes())
+    assert any("a file of the log" in item.reason for item in list(read_backwards(four)) if isinstance(item, Damage))
+    second.write_bytes(kept + b"half")
+    assert any("cut off" in item.reason for item in list(read_backwards(four)) if isinstance(item, Damage))
+    compress_segment(list_log(four).sealed[1], "gzip")
+    assert any("cut off" in item.reason for item in list(read_backwards(four)) if isinstance(item, Damage))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("content", [b"", b"garbage\n", b"cut"])
 def test_what_does_not_end_as_a_finished_file_is_not_written_behind(four, packed, content):

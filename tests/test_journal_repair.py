@@ -147,6 +147,26 @@ def test_files_that_changed_their_names_are_put_in_their_order(four):
     assert mended(four)[1] == EVERY
 
 
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_live_file_that_changed_places_with_a_finished_one_is_put_back(four, index):
+    finished = list_log(four).sealed[index].path
+    kept = finished.read_bytes()
+    finished.write_bytes(four.read_bytes())
+    four.write_bytes(kept)
+    done, found = mended(four)
+    assert [name for name in found if name != "gap"] == EVERY
+    assert kept in [copy.read_bytes() for copy in done.kept]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_finished_file_moved_over_the_live_one_is_put_back(four, index):
+    """The live one is gone: an end that was cut off, which nobody can see."""
+    list_log(four).sealed[index].path.rename(four)
+    done, found = mended(four)
+    assert found == EVERY[:6]
+    assert done.kept
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("behind", [b"\n", b"garbage\n", b"half"])
 @pytest.mark.parametrize("index", [0, 2])

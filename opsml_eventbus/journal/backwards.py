@@ -15,7 +15,7 @@ from .format import Place, is_control, read_place
 from .lines import LINE_BYTES, read_blocks
 from .reader import Damage, Line
 from .segments import Segment, Stream, find_log, open_regular
-from .succession import preceding
+from .succession import peek_open, preceding
 
 _BLOCK_BYTES = 64 << 10
 
@@ -39,13 +39,20 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
     log = find_log(path)
     files = preceding(log.live, _open) if log.whole else ((segment, _open(segment)) for segment in log.segments)
     above = 0  # seq of the line above; 0 where nothing can be said of what should stand below it
+    name = ""  # the log's id
     for segment, stream in files:
         if isinstance(stream, OSError):
             yield Damage(segment.name, 0, 0, 0, None, (stream.strerror or str(stream)).lower())
             above = 0
             continue
+        opened = peek_open(segment)
+        if opened is not None:
+            if name not in ("", opened.log):
+                yield Damage(segment.name, 0, 0, 0, None, f"a file of the log {opened.log}; this is {name}")
+            name = name or opened.log
         with closing(stream):
-            for found in _plain(stream) if isinstance(stream, FileIO) else _packed(stream):
+            final = segment.first is not None
+            for found in _plain(stream, final=final) if isinstance(stream, FileIO) else _packed(stream):
                 place = None if found.line is None or b"\0" in found.line else read_place(found.line)
                 if found.line is None or place is None:
                     yield Damage(segment.name, 0, found.offset, 0, None, found.reason or _reason(found.line))
@@ -83,7 +90,8 @@ def _open(segment: Segment) -> FileIO | Stream:
     return segment.open() if segment.packed else open_regular(segment.path)
 
 
-def _plain(stream: FileIO) -> Iterator[_Found]:
+def _plain(stream: FileIO, *, final: bool) -> Iterator[_Found]:
+    """final: nobody writes to it any more, so what stands behind its last newline is damage."""
     end = os.fstat(stream.fileno()).st_size
     rest = b""  # the end of a line whose beginning has not been read yet
     partial = True  # behind the last newline
@@ -100,6 +108,8 @@ def _plain(stream: FileIO) -> Iterator[_Found]:
             offset -= len(line) + (index > 0)
             if index > 0 or not partial:
                 yield _Found(line, offset)
+            elif final and line:
+                yield _Found(None, offset, "a line that was cut off")
         partial = False
         rest, end = data[: max(0, first - 1)], start
 
@@ -110,8 +120,8 @@ def _packed(stream: Stream) -> Iterator[_Found]:
     try:
         for block in read_blocks(stream.read):
             offset, end = block.offset, block.end
-            for line in block.lines if block.whole else ():
-                found.append(_Found(line, offset))
+            for line in block.lines:
+                found.append(_Found(line, offset) if block.whole else _Found(None, offset, "a line that was cut off"))
                 offset += len(line) + 1
     except (OSError, EOFError, ValueError) as error:
         found.append(_Found(None, end, str(error)))

@@ -19,9 +19,9 @@ from .walk import Finding, Walk
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it, which
-    are all of it when they are `sealed`. behind: where the chain stands there, `durable` with it; log: its id.
-    beginning: seq and chain value of a beginning that no sound line declares any more. twins: the compressed forms of
-    those files that a crash left beside them."""
+    are all of it when they are `sealed`. behind: where the chain stands there, `durable` with it; log: its id. had:
+    first and last seq of what is sound in each file. beginning: seq and chain value of a beginning that no sound line
+    declares any more. twins: the compressed forms of those files that a crash left beside them."""
 
     finding: Finding
     segments: tuple[Segment, ...]
@@ -29,6 +29,7 @@ class Diagnosis:
     behind: Head
     durable: int
     log: str
+    had: tuple[tuple[int, int], ...]
     beginning: tuple[tuple[int, bytes], ...] = ()
     sealed: bool = False
     twins: tuple[Path, ...] = ()
@@ -39,10 +40,16 @@ def diagnose(log: Log) -> Diagnosis | None:
     findings: list[Finding] = []
     walk = Walk(findings.append, log=name)
     befores = []
+    had: list[tuple[int, int]] = []
     for index, segment in enumerate(segments):
         before = (walk.head, walk.durable, walk.log)
         befores.append(before)
         _feed(walk, segment)
+        if segment.first is None and index < len(segments) - 1 and not findings:
+            # Everything from it on is written anew at its name, so it counts as the first that is damaged.
+            reason = f"the live file begins with seq {walk.file_first}, and others follow it"
+            findings.append(Finding("sequence", segment.name, 1, 0, walk.file_first, reason))
+            walk.sound_end = 0
         if findings and not walk.lines and not name:
             raise JournalRefused(str(segment.path), "nothing in it is a line of a journal")
         if findings:
@@ -50,6 +57,7 @@ def diagnose(log: Log) -> Diagnosis | None:
             sealed = False
             if sound:
                 before, sealed = _sound_part(segment, sound)
+                had.append((walk.file_first, before[0].seq))
             for later in segments[index + 1 :]:
                 _feed(walk, later)
             # What declared a beginning may be among what is damaged.
@@ -57,14 +65,16 @@ def diagnose(log: Log) -> Diagnosis | None:
             broken = segments[index : index + 1] if sealed else segments[index:]
             twins = _twins(log, broken)
             finding = findings[0].judged(walk.durable)
-            return Diagnosis(finding, broken, sound, *before, tuple(beginning), sealed, twins)
+            return Diagnosis(finding, broken, sound, *before, tuple(had), tuple(beginning), sealed, twins)
+        had.append((walk.file_first, walk.head.seq))
     walk.finish()  # tells of files that are missing and not declared pruned
     if not findings:
         return None
     index = [segment.name for segment in segments].index(findings[0].file)
     if index == 0:
         raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
-    return Diagnosis(findings[0], segments[index:], 0, *befores[index], twins=_twins(log, segments[index:]))
+    broken = segments[index:]
+    return Diagnosis(findings[0], broken, 0, *befores[index], tuple(had[:index]), twins=_twins(log, broken))
 
 
 def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
@@ -76,10 +86,13 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
     ids = Counter(record.log for record in reversed(opened.values()) if record is not None)
     name = ids.most_common(1)[0][0] if ids else ""
 
+    finished = {record.first for segment, record in opened.items() if record is not None and segment.first is not None}
+
     def place(segment: Segment) -> tuple[bool, int]:
         record = opened[segment]
-        own = record is not None and record.log == name
-        return segment.first is None, record.first if own and record is not None else segment.first or 0
+        if record is None or record.log != name or (segment.first is None and record.first in finished):
+            return segment.first is None, segment.first or 0
+        return False, record.first
 
     return tuple(sorted(log.segments, key=place)), name
 

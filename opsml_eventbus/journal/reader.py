@@ -188,7 +188,8 @@ class JournalReader:
                     break  # no file that joins: what it says of the one before is not to be trusted
             sealed = opened.sealed if opened is not None else None
             skipped = since is not None and sealed is not None and not sealed.reaches(since)
-            if (first == 0 or first > self._from_seq) and not skipped:
+            # (No line has the number 0: what such a name promises cannot be relied on.)
+            if (first == 0 or name == 0 or first > self._from_seq) and not skipped:
                 break
             behind, before = name, opened
         return behind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Salvage:
         self._found = found
         self._now = now
         self._log = found.log
-        self._had = _Seqs(found.behind.seq)
+        self._had = _Seqs(found.had)
         self.pieces: list[Piece] = []
         self.lost = 0
         self.left = 0
@@ -108,8 +108,8 @@ class Piece:
 class _Seqs:
     """Seqs that were met, as runs: they mostly follow each other."""
 
-    def __init__(self, through: int) -> None:
-        self._firsts, self._lasts = [0], [through]
+    def __init__(self, had: Sequence[tuple[int, int]]) -> None:
+        self._firsts, self._lasts = [0, *(first for first, _ in had)], [0, *(last for _, last in had)]
 
     def __contains__(self, seq: int) -> bool:
         return seq <= self._lasts[bisect_right(self._firsts, seq) - 1]
