@@ -348,6 +348,18 @@ def test_a_live_file_with_nothing_of_a_journal_in_it_is_told(four, content, exit
         assert verify_journal(four).exit == 0
 
 
+def test_what_is_refused_stays_as_it_is(four):
+    """A torn new file behind a finished one without its end."""
+    newest = max(four.parent.glob("audit.0*"))
+    newest.write_bytes(b"".join(newest.read_bytes().splitlines(keepends=True)[:-1]))
+    four.write_bytes(b"")
+    before = snapshot(four.parent)
+    with pytest.raises(JournalDamaged):
+        write(four, [event(8)])
+    before[f"{four.name}.lock"] = snapshot(four.parent)[f"{four.name}.lock"]
+    assert snapshot(four.parent) == before
+
+
 def test_a_time_is_not_looked_for_by_a_name_that_does_not_fit(four):
     """The live file under the name of the first: what follows says of the first that nothing late was in it."""
     live = four.read_bytes()

@@ -10,7 +10,7 @@ import pytest
 from journal_support import KillAt, event, ids, line_ends, make, restore, snapshot, write
 
 from opsml_eventbus.codec import decode_line
-from opsml_eventbus.errors import JournalDamaged, JournalRefused
+from opsml_eventbus.errors import JournalDamaged, JournalFailed, JournalRefused
 from opsml_eventbus.event import Gap
 from opsml_eventbus.journal import find_damage, read_journal, recover, repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment
@@ -215,6 +215,25 @@ def test_a_damaged_file_and_its_compressed_form_are_both_replaced(four):
     assert found == [*EVERY[:2], "gap", *EVERY[3:]]
     assert not packed.exists()
     assert any(copy.name.startswith(packed.name) for copy in done.kept)
+
+
+def test_an_empty_finished_file_has_a_gap_in_its_place(four):
+    list_log(four).sealed[-1].path.write_bytes(b"")
+    four.unlink()
+    assert mended(four)[1] == [*EVERY[:4], "gap"]
+
+
+def test_nothing_is_begun_where_a_file_cannot_be_copied(four):
+    first, _, third = (segment.path for segment in list_log(four).sealed)
+    with first.open("ab") as stream:
+        stream.write(b"garbage\n")
+    third.unlink()
+    third.mkdir()
+    before = snapshot(four.parent)
+    with pytest.raises(JournalFailed, match=third.name):
+        repair(four)
+    before[f"{four.name}.lock"] = snapshot(four.parent)[f"{four.name}.lock"]
+    assert snapshot(four.parent) == before
 
 
 def test_a_beginning_that_nobody_declared_has_a_gap_in_its_place(four):

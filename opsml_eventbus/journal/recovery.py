@@ -163,8 +163,12 @@ class _Opening:
         """Where the file stands after a torn tail was cut, an interrupted rotation finished."""
         size = os.fstat(descriptor).st_size
         opened, begun = _first_line(self.live)
-        if opened is not None and log.sealed:
-            _check_joins(self.live, opened, log.sealed[-1])
+        if log.sealed:
+            # Before anything is changed: what is refused stays as it is.
+            if opened is not None:
+                _check_joins(self.live, opened, log.sealed[-1])
+            else:
+                _read_sealed(log.sealed[-1])
         state = _closed_well(descriptor, size, opened, begun)
         if state is not None:
             return state, opened

@@ -83,6 +83,8 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
         raise FileNotFoundError(2, "no such file", str(live))
     lock = Lock(live)
     try:
+        for segment in list_log(live).segments:
+            open_regular(segment.path).close()  # what cannot be copied is not begun with
         _remove_superseded(live)
         done, cut = Repair(), list[Recovered]()
         # What follows a file that was only shortened may be damaged too.
@@ -132,12 +134,12 @@ class _Mending:
         done = Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost, counted.left)
         if damage.sealed:
             # A finished file and something behind its end: all of it that is of the log is before that.
-            return self._shorten(done, counted.pieces[0].record(kept[0]))
+            return self._shorten(done, _records(counted, kept))
         self._replace(self.live, lambda descriptor: self._write(descriptor, counted, kept))
         _remove_superseded(self.live)
         return done, []
 
-    def _shorten(self, done: Repair, record: Recovered) -> tuple[Repair, list[Recovered]]:
+    def _shorten(self, done: Repair, records: list[Recovered]) -> tuple[Repair, list[Recovered]]:
         """Cut a finished file behind its seal; a compressed one becomes plain."""
         (segment,) = self.damage.segments
         self._replace(self.live if segment.first is None else segment_path(self.live, segment.first), self._write_sound)
@@ -146,7 +148,9 @@ class _Mending:
                 path.unlink()
         sync_folder(self.live.parent)
         left = done.left + done.salvaged
-        return replace(done, salvaged=0, lost=0, left=left), [msgspec.structs.replace(record, salvaged=0)]
+        return replace(done, salvaged=0, lost=0, left=left), [
+            msgspec.structs.replace(record, salvaged=0) for record in records
+        ]
 
     def _replace(self, path: Path, write: Callable[[int], None]) -> None:
         temporary = self.live.with_name(self.live.name + REPAIR_SUFFIX)
@@ -181,11 +185,7 @@ class _Mending:
         if not damage.sound:
             opened = open_record(damage.log or new_id(now), head, "always", None)
             lines.append(control_line(opened, now))
-        for piece, copy in zip(counted.pieces, kept, strict=False):
-            lines.append(control_line(piece.record(copy), now))
-        for copy in kept[len(counted.pieces) :]:
-            data = copy.read_bytes()
-            lines.append(control_line(Recovered(len(data), 0, copy.name, sha256(data).hexdigest()), now))
+        lines += [control_line(record, now) for record in _records(counted, kept)]
         for first, chain in damage.beginning:
             lines.append(control_line(Pruned(1, first, chain.hex(), Tally()), now))
         if counted.lost:
@@ -193,6 +193,15 @@ class _Mending:
         for more in itertools.chain((lines,), _batches(Salvage(damage, now))):
             head, data = write_lines(head, damage.durable, more)
             write_all(descriptor, data)
+
+
+def _records(counted: Salvage, kept: Sequence[Path]) -> list[Recovered]:
+    """One for each copy: what was cut of a file, or all of a compressed form beside one."""
+    records = [piece.record(copy) for piece, copy in zip(counted.pieces, kept, strict=False)]
+    for copy in kept[len(counted.pieces) :]:
+        data = copy.read_bytes()
+        records.append(Recovered(len(data), 0, copy.name, sha256(data).hexdigest()))
+    return records
 
 
 def _batches(lines: Salvage) -> Iterator[list[bytes]]:

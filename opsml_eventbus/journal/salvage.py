@@ -88,8 +88,9 @@ class Salvage:
                     else:
                         piece.salvaged += 1
                         yield event
-            # Something else stands where the log was being written: what stood there is not known.
-            self.lost += segment.first is None and start == 0 and new == 0
+            # Something else stands where the log was being written, or nothing in a finished file: what stood there is
+            # not known.
+            self.lost += start == 0 and new == 0 and (segment.first is None or piece.bytes == 0)
             start = 0
 
 

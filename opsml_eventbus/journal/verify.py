@@ -18,6 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
+from ..errors import JournalRefused
 from .disk import check_kind
 from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
@@ -101,8 +102,14 @@ def verify_journal(
     """
     log, report = find_log(path), Report(printable(str(path)))
     named = Path(path)
-    if named in [segment.path for segment in log.segments] and (named.exists() or len(log.segments) == 1):
+    try:
         check_kind(named, named.stat())
+    except JournalRefused:
+        if not named.is_dir():
+            raise
+    except FileNotFoundError:
+        if len(log.segments) == 1 and named.is_symlink():
+            raise  # a link that leads nowhere, and nothing beside it
     _Check(log, report, expect, public_key, on_finding, on_progress, keep).run()
     return report
 
