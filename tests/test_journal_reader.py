@@ -484,6 +484,36 @@ def test_verification_reads_what_was_added_to_the_live_file_before_it_was_finish
     assert (report.exit, report.events) == (0, 3)
 
 
+def test_retention_that_overtakes_a_verification_twice_is_no_tampering(path, monkeypatch):
+    """What declares the first hole is in a file that is removed before it is read."""
+    file = open_plain(path)
+    for number in range(4):
+        file.append(lines([number]))
+        file.rotate()
+
+    def prune(keep):
+        for segment in file.declare_pruned(keep):
+            remove_segment(segment)
+
+    following, calls = Succession.following, []
+
+    def look(self, opener):
+        calls.append(1)
+        if len(calls) == 2:
+            prune(2)
+        elif len(calls) == 3:
+            for number in (10, 11):
+                file.append(lines([number]))
+                file.rotate()
+            prune(1)
+        return following(self, opener)
+
+    monkeypatch.setattr(Succession, "following", look)
+    report = verify_journal(path)
+    file.close()
+    assert (report.exit, len(report.files)) == (0, 4)
+
+
 def test_reading_and_verifying_a_log_under_load_finds_nothing_wrong(path):
     stop = threading.Event()
     reports, counts = [], []

@@ -22,7 +22,7 @@ from ..errors import JournalRefused
 from .disk import check_kind
 from .format import START, Head, embedded_places
 from .lines import Block, read_blocks
-from .segments import Log, Segment, Stream, find_log, printable
+from .segments import Log, Segment, Stream, find_log, list_log, printable
 from .sign import Verifier
 from .succession import NOT_THE_FILES, Succession
 from .walk import TAMPERED, Finding, SignedHead, Walk
@@ -147,6 +147,9 @@ class _Check:
             self._tell(plain)
         elif self._log.whole:
             self._files()
+            now = list_log(self._log.live).segments
+            if now and now[0].first is not None:
+                walk.begins_with(now[0].first)
         else:
             segment = self._log.segments[0]
             self._file(_Reading(segment, segment.open()))

@@ -171,6 +171,12 @@ class Walk:
         for _, _, finding in self.undeclared:
             self._tell(finding)
 
+    def begins_with(self, first: int) -> None:
+        """The log begins with the file of this seq by now. When that is declared, so is all that is missing before it:
+        what declared a hole there may have been removed with it."""
+        if first in self._pruned:
+            self._gone = [gone for gone in self._gone if gone[0] >= first]
+
     @property
     def undeclared(self) -> list[tuple[int, bytes, Finding]]:
         """What is missing before a file and was not declared pruned: the seq it begins with, the chain before it."""
