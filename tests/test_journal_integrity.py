@@ -348,6 +348,17 @@ def test_a_live_file_with_nothing_of_a_journal_in_it_is_told(four, content, exit
         assert verify_journal(four).exit == 0
 
 
+def test_another_log_is_not_gone_on_with(four):
+    """Its file is the newest, and there is no live one."""
+    other = make(four.parent.parent / "other" / "audit.jsonl", [[1, 2], [3, 4], [5, 6], [7]], rotate_after=(1, 2, 3))
+    newest = max(four.parent.glob("audit.0*"))
+    newest.write_bytes((other.parent / newest.name).read_bytes())
+    four.unlink()
+    with pytest.raises(JournalDamaged, match="a file of the log"):
+        write(four, [event(8)])
+    assert not four.exists()
+
+
 def test_what_is_refused_stays_as_it_is(four):
     """A torn new file behind a finished one without its end."""
     newest = max(four.parent.glob("audit.0*"))

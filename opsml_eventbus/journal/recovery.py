@@ -147,6 +147,9 @@ class _Opening:
             behind, durable, name, tally = Head(), 0, new_id(self.clock()), None
         else:
             walk, seal = _read_sealed(sealed[-1])
+            first = peek_open(sealed[-1])
+            if first is not None and len(sealed) > 1:
+                _check_joins(sealed[-1].path, first, sealed[-2])
             behind, name, tally = walk.head, walk.log, seal.tally
             durable = walk.durable if walk.fsync == "never" else walk.head.seq
         opened = open_record(name, behind, self.fsync, tally)
@@ -338,9 +341,9 @@ def _first_line(live: Path) -> tuple[Open | None, int]:
         return None, 0
 
 
-def _check_joins(live: Path, opened: Open, newest: Segment) -> None:
-    """Raise unless the live file can come after the newest finished one: a copy of an older file, or one of another
-    log, would be written on in its place."""
+def _check_joins(path: Path, opened: Open, newest: Segment) -> None:
+    """Raise unless the file at `path` can come after that finished one: a copy of an older file, or one of another log,
+    would be gone on with in its place."""
     before = peek_open(newest)
     if before is not None and before.log != opened.log:
         reason = f"a file of the log {opened.log}; the finished files beside it are of {before.log}"
@@ -352,7 +355,7 @@ def _check_joins(live: Path, opened: Open, newest: Segment) -> None:
         reason = f"it does not join {newest.name}, which ends with seq {last.seq}"
     else:
         return
-    raise JournalDamaged(str(live), reason, line=1, offset=0, seq=opened.first, durable=opened.first - 1)
+    raise JournalDamaged(str(path), reason, line=1, offset=0, seq=opened.first, durable=opened.first - 1)
 
 
 def _last_place(segment: Segment) -> Head | None:
