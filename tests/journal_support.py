@@ -14,6 +14,7 @@ from opsml_eventbus.audit import AuditEvent
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.journal import Damage, Journal, Line, read_journal
+from opsml_eventbus.journal.format import Head, Open, read_chain, read_control, read_place, write_lines
 from opsml_eventbus.journal.lines import read_blocks
 from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.recovery import open_live
@@ -112,6 +113,20 @@ def walk_bytes(files: Sequence[tuple[int | None, bytes]]) -> int:
     if kinds & TAMPERED or (least is not None and least <= walk.durable):
         return 5
     return 3 if findings else 0
+
+
+def rewrite(path: Path, old: bytes, new: bytes) -> None:
+    """Some bytes changed and every chain value behind them computed anew, as someone would who knows the format."""
+    rows = path.read_bytes().splitlines()
+    places = [place for row in rows if (place := read_place(row)) is not None]
+    opened = read_control(rows[0])
+    assert isinstance(opened, Open)
+    head, data = Head(places[0].seq - 1, read_chain(opened.previous)), b""
+    for row, place in zip(rows, places, strict=True):
+        head, line = write_lines(head, place.durable, [row[: place.start].replace(old, new) + b"}"])
+        data += line
+    assert data != path.read_bytes()
+    path.write_bytes(data)
 
 
 def independent_verifier() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gzip
 import math
 import multiprocessing
@@ -21,7 +20,6 @@ from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.errors import (
     InvalidEvent,
     JournalBusy,
-    JournalDamaged,
     JournalFailed,
     JournalRefused,
     TypeRefused,
@@ -40,8 +38,7 @@ from opsml_eventbus.journal import (
     verify_journal,
 )
 from opsml_eventbus.journal.format import read_control
-from opsml_eventbus.journal.segments import list_log, segment_path
-from opsml_eventbus.journal.succession import peek_open
+from opsml_eventbus.journal.segments import list_log
 
 
 @pytest.fixture
@@ -596,7 +593,6 @@ def test_rotating_on_demand_finishes_a_file_with_events_only(path):
 
 
 def test_a_rotation_without_room_is_put_off_and_the_old_file_goes_on(path, monkeypatch):
-    from opsml_eventbus.journal import live
 
     notices = []
 
@@ -741,162 +737,3 @@ def test_a_name_no_log_can_have_is_refused_before_anything_is_touched(tmp_path, 
     with pytest.raises(JournalRefused):
         Journal(tmp_path / name)
     assert not list(tmp_path.iterdir())
-
-
-# ── what is due without being asked for ──
-
-
-class Syncs:
-    """Counts what is brought to disk."""
-
-    def __init__(self, monkeypatch):
-        self.count = 0
-        real = live.sync
-
-        def sync(descriptor):
-            self.count += 1
-            real(descriptor)
-
-        monkeypatch.setattr(live, "sync", sync)
-
-
-def test_under_steady_load_an_interval_is_kept(path, monkeypatch):
-    async def run():
-        async with Journal(path, fsync="interval=50ms") as journal:
-            await journal.append([event(0)])
-            syncs = Syncs(monkeypatch)
-            for number in range(1, 60):
-                await journal.append([event(number)])
-                await asyncio.sleep(0.01)
-            assert syncs.count >= 3
-            assert journal.durable > 1
-
-    asyncio.run(run())
-
-
-def test_a_lone_event_is_on_disk_after_the_interval(path, monkeypatch):
-    monkeypatch.setattr(committer, "IDLE_SECONDS", 60.0)
-
-    async def run():
-        async with Journal(path, fsync="interval=50ms") as journal:
-            ack = await journal.append([event(0)])
-            async with asyncio.timeout(10):
-                while journal.durable < ack.seq:
-                    await asyncio.sleep(0.01)
-
-    asyncio.run(run())
-
-
-def test_closing_without_room_for_a_checkpoint_syncs_the_events(path, monkeypatch):
-    syncs = []
-
-    async def run():
-        async with Journal(path, fsync="interval=60s") as journal:
-            await journal.append([event(0)])
-            syncs.append(Syncs(monkeypatch))
-
-            def full(descriptor, data):
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            monkeypatch.setattr(live, "write_all", full)
-
-    asyncio.run(run())
-    assert syncs[0].count >= 1
-    assert ids(path) == ["e0"]
-
-
-def test_what_was_appended_in_the_round_in_which_it_is_closed_is_written(path):
-    async def run():
-        async with Journal(path) as journal:
-            ack, _ = await asyncio.gather(journal.append([event(0)]), journal.close())
-            assert ack.seq == 2
-
-    asyncio.run(run())
-    assert ids(path) == ["e0"]
-
-
-def test_a_file_that_cannot_be_pruned_does_not_end_the_journal(path, monkeypatch):
-    notices = []
-
-    def unreadable(segment):
-        raise OSError(errno.EIO, "Input/output error")
-
-    async def run():
-        async with Journal(path, keep=0, on_notice=lambda notice: notices.append(notice.kind)) as journal:
-            await journal.append([event(0)])
-            monkeypatch.setattr(live, "read_open", unreadable)
-            await journal.rotate()
-            await journal.append([event(1)])
-            await asyncio.sleep(0)
-
-    asyncio.run(run())
-    assert "pruning" in notices
-    assert ids(path) == ["e0", "e1"]
-
-
-def test_an_idle_checkpoint_is_told(path, monkeypatch):
-    monkeypatch.setattr(committer, "IDLE_SECONDS", 0.05)
-
-    async def run():
-        async with Journal(path) as journal:
-            ack = await journal.append([event(0)])
-            async with asyncio.timeout(10):
-                while journal.head.seq == ack.seq:
-                    await asyncio.sleep(0.01)
-            assert journal.head.seq == ack.seq + 1
-
-    asyncio.run(run())
-
-
-def test_an_idle_journal_is_rotated_at_its_turn(path):
-    async def run():
-        async with Journal(path, rotate_every=0.3) as journal:
-            await journal.append([event(0)])
-            async with asyncio.timeout(10):
-                while not list_log(path).sealed:
-                    await asyncio.sleep(0.01)
-
-    asyncio.run(run())
-
-
-def test_a_restart_does_not_rotate_before_the_turn(path):
-    now = [500_000 * 3_600_000_000_000]  # the beginning of an hour
-    for number in range(3):
-        write(path, [event(number)], rotate_every=3600, clock=lambda: now[0])
-        now[0] += 60_000_000_000
-    assert list_log(path).sealed == ()
-
-
-def test_what_a_killed_compression_left_is_removed(path):
-    write(path, [event(0)])
-    leftover = path.with_name(segment_path(path, 1).name + ".gz.tmp")
-    leftover.touch()
-    write(path, [event(1)])
-    assert not leftover.exists()
-
-
-def test_a_log_that_could_not_be_opened_is_not_kept_locked(path):
-    write(path, [event(0), event(1)])
-    kept = path.read_bytes()
-    rows = kept.splitlines(keepends=True)
-    path.write_bytes(b"".join([rows[0], *rows[2:], b"torn"]))
-    with pytest.raises(JournalDamaged):
-        write(path, [event(2)])
-    path.write_bytes(kept)
-    write(path, [event(2)])
-    assert ids(path) == ["e0", "e1", "e2"]
-
-
-def test_without_syncs_nothing_is_called_durable(path):
-    for number in range(3):
-        write(path, [event(number)], fsync="never", rotate_count=1)
-    assert len(list_log(path).sealed) == 2
-    assert verify_journal(path).durable == 0
-
-
-@pytest.mark.parametrize(("before", "after"), [("always", "never"), ("never", "always")])
-def test_another_policy_begins_another_file(path, before, after):
-    write(path, [event(0)], fsync=before)
-    write(path, [event(1)], fsync=after)
-    assert [peek_open(segment).fsync for segment in list_log(path).segments] == [before, after]
-    assert verify_journal(path).exit == 0
