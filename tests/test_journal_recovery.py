@@ -288,6 +288,38 @@ def test_pruning_killed_at_any_step_leaves_a_declared_beginning(tmp_path):
     assert until_it_survives(action) > 5
 
 
+@pytest.mark.parametrize("behind", [b"garbage\ngarbage\n", b"garbage\n\0\0\nhalf", b"x\n" * 100_000])
+def test_only_what_is_damaged_is_cut_however_many_lines_it_is(tmp_path, behind):
+    path = make(tmp_path / "audit.jsonl", [[number] for number in range(40)])
+    with path.open("ab") as stream:
+        stream.write(behind)
+    assert verify_journal(path).exit == 3
+    done = recover(path)
+    assert done.cut == len(behind)
+    assert ids(path) == [f"e{number}" for number in range(40)]
+    assert verify_journal(path).exit == 0
+
+
+def test_a_torn_batch_of_two_lines_costs_those_two_lines(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[number] for number in range(40)] + [[90, 91]], close=False)
+    path.write_bytes(path.read_bytes().replace(b'"n":90', b'"n":\0\0').replace(b'"n":91', b'"n":\0\0'))
+    assert verify_journal(path).exit == 3
+    recover(path)
+    assert ids(path) == [f"e{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize("fsync", ["never", "always"])
+def test_whole_lines_behind_a_first_one_that_is_spoiled_are_not_cut(tmp_path, fsync):
+    path = tmp_path / "audit.jsonl"
+    write(path, [event(1), event(2)], fsync="never")
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([bytes(len(rows[0])), *rows[1:]]))
+    before = path.read_bytes()
+    with pytest.raises(JournalDamaged):
+        write(path, [event(3)], fsync=fsync)
+    assert path.read_bytes() == before
+
+
 def test_an_undeclared_missing_beginning_is_tampering(tmp_path):
     path = make(tmp_path / "audit.jsonl", [[1], [2], [3]], rotate_after=(1, 2))
     list_log(path).sealed[0].path.unlink()

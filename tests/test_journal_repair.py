@@ -217,6 +217,27 @@ def test_a_damaged_file_and_its_compressed_form_are_both_replaced(four):
     assert any(copy.name.startswith(packed.name) for copy in done.kept)
 
 
+@pytest.mark.parametrize("lost", [[-2], [1, 2], range(1, 3)])
+@pytest.mark.parametrize("index", [0, 1, None])
+def test_events_that_were_deleted_before_a_record_of_the_log_s_own_have_a_gap(four, index, lost):
+    path = four if index is None else list_log(four).sealed[index].path
+    rows = path.read_bytes().splitlines(keepends=True)
+    gone = {position % len(rows) for position in lost}
+    path.write_bytes(b"".join(row for position, row in enumerate(rows) if position not in gone))
+    assert verify_journal(four).exit == 5
+    done, found = mended(four)
+    assert done.lost >= 1
+    assert "gap" in found
+    assert len([name for name in found if name != "gap"]) == 8 - len(gone)
+
+
+def test_a_finished_file_without_its_end_has_a_gap(four):
+    newest = list_log(four).sealed[-1].path
+    newest.write_bytes(b"".join(newest.read_bytes().splitlines(keepends=True)[:-2]))
+    four.unlink()
+    assert mended(four)[1] == [*EVERY[:5], "gap"]
+
+
 def test_an_empty_finished_file_has_a_gap_in_its_place(four):
     list_log(four).sealed[-1].path.write_bytes(b"")
     four.unlink()

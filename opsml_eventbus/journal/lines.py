@@ -20,7 +20,7 @@ class Block:
     oversize: this one line is too long; only its beginning is here.
     """
 
-    __slots__ = ("_height", "_lines", "data", "end", "number", "offset", "oversize", "whole")
+    __slots__ = ("_height", "_known", "_lines", "data", "end", "number", "offset", "oversize", "whole")
 
     def __init__(
         self, offset: int, number: int, data: bytes, end: int, *, whole: bool = True, oversize: bool = False
@@ -33,6 +33,7 @@ class Block:
         self.oversize = oversize
         self._lines: list[bytes] | None = None
         self._height = 0
+        self._known = (0, offset)
 
     @property
     def lines(self) -> list[bytes]:
@@ -40,6 +41,17 @@ class Block:
         if self._lines is None:
             self._lines = self.data.split(b"\n")
         return self._lines
+
+    def offset_of(self, index: int) -> int:
+        """Where a line begins in the file; `len(lines)`: the end. Asked in order, all of them cost one counting."""
+        if index == len(self.lines):
+            return self.end
+        known, offset = self._known
+        if index < known:
+            known, offset = 0, self.offset
+        offset += sum(map(len, self.lines[known:index])) + index - known
+        self._known = (index, offset)
+        return offset
 
     @property
     def height(self) -> int:

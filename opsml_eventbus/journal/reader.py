@@ -305,8 +305,7 @@ class JournalReader:
         assert self._file is not None
         place = read_place(line)
         if place is None:
-            lines = block.lines
-            byte = block.offset + sum(len(earlier) + 1 for earlier in lines[: number - block.number])
+            byte = block.offset_of(number - block.number)
             reason = "NUL bytes" if b"\0" in line else "not a line of a journal"
             self._damage(portion, number, byte, reason)
             return

@@ -180,17 +180,18 @@ class _Opening:
         walk.begin(self.live.name, None)
         tally, last = Tally(), b""
         os.lseek(descriptor, 0, os.SEEK_SET)
-        sound = 0
+        sound, broken = 0, False
         for block in read_blocks(lambda count: os.read(descriptor, count)):
             walk.feed(block)
             if not findings and block.whole:
                 lines = block.lines
                 tally += Tally.of([line for line in lines if not is_control(line)])
                 last, sound = lines[-1], walk.sound_end
-            elif len(findings) == 1 and walk.sound_end > block.offset:
+            elif not broken and walk.sound_end > block.offset:
                 good = pread_all(descriptor, block.offset, walk.sound_end - block.offset).split(b"\n")[:-1]
                 tally += Tally.of([line for line in good if not is_control(line)])
                 last, sound = good[-1], walk.sound_end
+            broken = bool(findings)
         walk.end()
         if findings:
             self._judge(walk, findings, opened)
@@ -217,7 +218,10 @@ class _Opening:
         worst = next((finding for finding in judged if finding.kind != "torn"), None)
         finding = worst or judged[0]
         reason = finding.reason
-        if worst is None:
+        if worst is None and opened is None and walk.stands:
+            # Under any policy but `never` the first line was on disk before the second was written.
+            reason += "; whole lines stand behind it, so no crash of a writer that syncs did this"
+        elif worst is None:
             if opened is None or opened.fsync != "never":
                 return
             reason += "; written with fsync=never, so nothing tells a torn tail from an altered one"

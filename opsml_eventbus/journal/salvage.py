@@ -15,6 +15,7 @@ from .format import (
     Open,
     Pruned,
     Recovered,
+    Seal,
     control_line,
     is_control,
     link,
@@ -49,7 +50,7 @@ class Salvage:
         start = self._found.sound
         chain: bytes | None = self._found.behind.chain  # of the last line that was of this log and new to it
         for segment in self._found.segments:
-            ours, new = True, 0
+            ours, new, ended = True, 0, False
             piece = Piece(start)
             self.pieces.append(piece)
             before = chain  # of the line before, in this file
@@ -69,6 +70,7 @@ class Salvage:
                         ours = control.log == self._log
                         if ours and control.first not in self._had:
                             self.lost += chain not in (None, before)  # a file is missing before this one
+                    ended |= isinstance(control, Seal)
                     # Behind what cannot be read nothing says what the chain was: a whole line is taken at its word.
                     joins = before is None or link(before, line[:-CHAIN_BYTES]) == place.chain
                     before = place.chain
@@ -79,6 +81,7 @@ class Salvage:
                     if joins:
                         self._had.add(place.seq)
                     if is_control(line):
+                        self.lost += not joins  # what stood before it is not there
                         if joins and isinstance(control, Pruned | Recovered):  # what they say of the log is still true
                             yield control_line(control, self._now)
                         continue
@@ -88,9 +91,9 @@ class Salvage:
                     else:
                         piece.salvaged += 1
                         yield event
-            # Something else stands where the log was being written, or nothing in a finished file: what stood there is
-            # not known.
-            self.lost += start == 0 and new == 0 and (segment.first is None or piece.bytes == 0)
+            # Something else stands where the log was being written: what stood there is not known.
+            self.lost += start == 0 and new == 0 and segment.first is None
+            self.lost += ours and not ended and segment.first is not None  # its end is gone
             start = 0
 
 

@@ -123,7 +123,8 @@ class Walk:
         self._file = ""
         self._name_first: int | None = None
         self._at_start = True
-        self._placed = False  # a line of this file has a place
+        self.stands = False  # a whole line of a journal stands in this file
+        self._placed = False  # or a part of a line has a place
         self._whole_lines = False  # lines without a place stand in it, with their newlines
         self._sealed = False
         self._file_events = 0
@@ -142,7 +143,7 @@ class Walk:
         self._file, self._name_first = name, first
         self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, 0
         self._counted = self._clean = True
-        self._placed = self._whole_lines = False
+        self._placed = self.stands = self._whole_lines = False
         self.sound_end = self._deepest = 0
 
     def end(self) -> None:
@@ -230,11 +231,11 @@ class Walk:
                 self.lines += passed
                 self.settled = False
                 if self._clean:
-                    self.sound_end = _offset(block, lines, index)
+                    self.sound_end = block.offset_of(index)
             if index < count:
-                self._examine(lines[index], _offset(block, lines, index), block.number + index, block)
+                self._examine(lines[index], block.offset_of(index), block.number + index, block)
                 if self._clean:
-                    self.sound_end = _offset(block, lines, index + 1)
+                    self.sound_end = block.offset_of(index + 1)
                 index += 1
 
     def _examine(self, line: bytes, offset: int, number: int, block: Block) -> None:
@@ -254,7 +255,7 @@ class Walk:
         if place is None:
             self._unreadable_line(line, offset, number, block)
             return
-        self._placed = True
+        self._placed = self.stands = True
         body = line[: place.end - 76]
         given = [link(chain, body) for chain in (self.head.chain, self._other) if chain is not None]
         if place.chain not in given:
@@ -399,9 +400,3 @@ class Walk:
 _SOURCE_AT = slice(CONTROL_AT + 12, CONTROL_AT + 12 + len(CONTROL_SOURCE))
 _SOURCE = CONTROL_SOURCE.encode()
 _PLACE = b',"seq":%d,"durable":%d,"chain":"%b"}'
-
-
-def _offset(block: Block, lines: list[bytes], index: int) -> int:
-    if index == len(lines):
-        return block.end
-    return block.offset + sum(map(len, lines[:index])) + index
