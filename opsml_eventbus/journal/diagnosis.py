@@ -62,6 +62,8 @@ def diagnose(log: Log) -> Diagnosis | None:
                 _feed(walk, later)
             # What declared a beginning may be among what is damaged.
             beginning = [(first, chain) for first, chain, gone in walk.undeclared if gone.seq == 1]
+            if sealed and beginning:
+                raise JournalRefused(str(log.live), f"{_gone(beginning[0][0])}, undeclared, and more is damaged")
             broken = segments[index : index + 1] if sealed else segments[index:]
             twins = _twins(log, broken)
             finding = findings[0].judged(walk.durable)
@@ -75,6 +77,10 @@ def diagnose(log: Log) -> Diagnosis | None:
         raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
     broken = segments[index:]
     return Diagnosis(findings[0], broken, 0, *befores[index], tuple(had[:index]), twins=_twins(log, broken))
+
+
+def _gone(first: int) -> str:
+    return f"seq 1 to {first - 1} are gone"
 
 
 def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:

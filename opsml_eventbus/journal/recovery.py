@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -146,10 +146,7 @@ class _Opening:
         if not sealed:
             behind, durable, name, tally = Head(), 0, new_id(self.clock()), None
         else:
-            walk, seal = _read_sealed(sealed[-1])
-            first = peek_open(sealed[-1])
-            if first is not None and len(sealed) > 1:
-                _check_joins(sealed[-1].path, first, sealed[-2])
+            walk, seal = _read_newest(sealed)
             behind, name, tally = walk.head, walk.log, seal.tally
             durable = walk.durable if walk.fsync == "never" else walk.head.seq
         opened = open_record(name, behind, self.fsync, tally)
@@ -171,7 +168,7 @@ class _Opening:
             if opened is not None:
                 _check_joins(self.live, opened, log.sealed[-1])
             else:
-                _read_sealed(log.sealed[-1])
+                _read_newest(log.sealed)
         state = _closed_well(descriptor, size, opened, begun)
         if state is not None:
             return state, opened
@@ -400,6 +397,15 @@ def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) ->
         return None
     head = Head(place.seq, place.chain)
     return State(opened.log, opened.first, head, place.durable, size, control.tally, True, begun, marked=size)
+
+
+def _read_newest(sealed: Sequence[Segment]) -> tuple[Walk, Seal]:
+    """The last finished file, which also has to follow the one before it."""
+    found = _read_sealed(sealed[-1])
+    opened = peek_open(sealed[-1])
+    if opened is not None and len(sealed) > 1:
+        _check_joins(sealed[-1].path, opened, sealed[-2])
+    return found
 
 
 def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:

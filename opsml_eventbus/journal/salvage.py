@@ -49,6 +49,7 @@ class Salvage:
     def __iter__(self) -> Iterator[bytes]:
         start = self._found.sound
         chain: bytes | None = self._found.behind.chain  # of the last line that was of this log and new to it
+        foreign = False  # another log's file stands where nothing has shown yet that none of ours is missing
         for segment in self._found.segments:
             ours, new, ended = True, 0, False
             piece = Piece(start)
@@ -68,7 +69,9 @@ class Salvage:
                         before = read_chain(control.previous)
                         self._log = self._log or control.log
                         ours = control.log == self._log
+                        foreign |= not ours
                         if ours and control.first not in self._had:
+                            foreign = False
                             self.lost += chain not in (None, before)  # a file is missing before this one
                     ended |= isinstance(control, Seal)
                     # Behind what cannot be read nothing says what the chain was: a whole line is taken at its word.
@@ -95,6 +98,7 @@ class Salvage:
             self.lost += start == 0 and new == 0 and segment.first is None
             self.lost += ours and not ended and segment.first is not None  # its end is gone
             start = 0
+        self.lost += foreign
 
 
 class Piece:
