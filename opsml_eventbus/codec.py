@@ -101,8 +101,6 @@ def encode_line(item: Event | Gap) -> bytes:
     line = _encode_event(item) if isinstance(item, Event) else _encode_gap(item)
     if len(line) > MAX_EVENT_BYTES:
         raise Unencodable(f"{len(line):,} bytes; an event may have {MAX_EVENT_BYTES:,}")
-    if b"\n" in line:  # inside a text it is escaped: so it came in ready-made bytes, and would end the line
-        raise Unencodable("a line break between two members", "data")
     # A frozen value gains a cache: every thread would store the same bytes.
     _keep(item, "line", line)
     return line
@@ -187,7 +185,9 @@ def _encode_event(event: Event) -> bytes:
     except UnicodeEncodeError as error:
         raise Unencodable("a lone surrogate", "envelope") from error
     if extensions:
-        return b"".join((line[:-1], extensions, b',"data":' if raw else b"", raw, b"}"))
+        line = b"".join((line[:-1], extensions, b',"data":' if raw else b"", raw, b"}"))
+    if b"\n" in line:  # inside a text it is escaped: so it came in ready-made bytes, and would end the line
+        raise Unencodable("a line break between two members", "data")
     return line
 
 
