@@ -9,6 +9,8 @@ import pytest
 from commandline import CommandLine, command_line
 from opsml_server import opsml_server
 
+from opsml_eventbus.journal import reader, verify
+
 __all__ = ["cli", "opsml_server"]
 
 
@@ -21,6 +23,13 @@ def cli() -> Iterator[CommandLine]:
             yield machine
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def no_writer_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torn line is looked at once, not waited for: nobody is writing here."""
+    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
+    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -32,20 +32,13 @@ from opsml_eventbus.journal import (
     Line,
     read_backwards,
     read_journal,
-    reader,
     repair,
-    verify,
     verify_journal,
 )
 from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.segments import list_log, segment_path
 
-
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    """A torn line is looked at once, not waited for: nobody is writing here."""
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from journal_support import audit, event, ids, independent_verifier, line_ends, 
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Event, Gap
-from opsml_eventbus.journal import reader, verify, verify_journal
+from opsml_eventbus.journal import verify_journal
 from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import (
     ZERO,
@@ -34,10 +34,7 @@ from opsml_eventbus.journal.segments import list_log, parse_segment, segment_pat
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,6 @@ from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import (
     Head,
     parse_head,
-    reader,
-    verify,
     verify_journal,
 )
 from opsml_eventbus.journal.format import control_line, write_lines
@@ -35,11 +33,7 @@ from opsml_eventbus.journal.succession import peek_open
 BATCHES = [[1, 2], [3], [4, 5, 6], [7], [8, 9]]
 
 
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    """A torn line is looked at once, not waited for: nobody is writing here."""
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from journal_support import ids, lines, open_plain
 
 from opsml_eventbus.errors import JournalDamaged
-from opsml_eventbus.journal import reader, repair, verify, verify_journal
+from opsml_eventbus.journal import repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment, remove_segment
 from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.segments import list_log
@@ -202,10 +202,7 @@ def _name(row):
     return "e" + row.split(b'"id":"e', 1)[1].split(b'"', 1)[0].decode()
 
 
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 def run(examples, steps):

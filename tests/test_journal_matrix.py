@@ -20,7 +20,7 @@ from journal_support import event, ids, make, snapshot, write
 from opsml_eventbus.codec import decode_line
 from opsml_eventbus.errors import JournalDamaged, JournalError, JournalRefused
 from opsml_eventbus.event import Event
-from opsml_eventbus.journal import Damage, Line, read_backwards, read_journal, reader, repair, verify, verify_journal
+from opsml_eventbus.journal import Damage, Line, read_backwards, read_journal, repair, verify_journal
 from opsml_eventbus.journal.segments import list_log, segment_path
 
 FILES = range(5)
@@ -28,10 +28,7 @@ EVENTS = [f"e{number}" for number in range(15)]
 Deed = Callable[[Path, Path, Path], None]  # of the file, the log's live path, the same file of another log
 
 
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 @pytest.fixture(scope="module")

@@ -34,11 +34,7 @@ from opsml_eventbus.journal.seek import offset_behind, offset_of_time
 from opsml_eventbus.journal.segments import Segment, list_log, open_regular, segment_path
 from opsml_eventbus.journal.succession import Succession, peek_open
 
-
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 @pytest.fixture

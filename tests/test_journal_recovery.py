@@ -20,17 +20,13 @@ from journal_support import (
 )
 
 from opsml_eventbus.errors import JournalDamaged, JournalRefused
-from opsml_eventbus.journal import reader, recover, verify, verify_journal
+from opsml_eventbus.journal import recover, verify_journal
 from opsml_eventbus.journal.compress import compress_segment, remove_leftovers
 from opsml_eventbus.journal.format import Recovered, read_control
 from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.segments import list_log
 
-
-@pytest.fixture(autouse=True)
-def _no_writer_is_at_it(monkeypatch):
-    monkeypatch.setattr(reader, "_GROWING_SECONDS", 0.0)
-    monkeypatch.setattr(verify, "_GROWING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
 
 @pytest.fixture

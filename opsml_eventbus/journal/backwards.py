@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..codec import decode_line
 from ..event import Event
 from .format import Place, is_control, read_place
-from .lines import LINE_BYTES, read_blocks
+from .lines import LINE_BYTES, read_blocks, strange
 from .reader import Damage, Line
 from .segments import Segment, Stream, find_log, open_regular
 from .succession import peek_open, preceding
@@ -55,7 +55,8 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
             for found in _plain(stream, final=final) if isinstance(stream, FileIO) else _packed(stream):
                 place = None if found.line is None or b"\0" in found.line else read_place(found.line)
                 if found.line is None or place is None:
-                    yield Damage(segment.name, 0, found.offset, 0, None, found.reason or _reason(found.line))
+                    reason = found.reason if found.line is None else strange(found.line)
+                    yield Damage(segment.name, 0, found.offset, 0, None, reason)
                     above = 0
                     continue
                 if above and place.seq != above - 1:
@@ -80,10 +81,6 @@ def _hole(segment: Segment, place: Place, above: int, offset: int) -> Damage:
     else:
         missed, reason = None, f"seq {above} where {place.seq + 1} follows"
     return Damage(segment.name, 0, offset, place.seq + 1, missed, reason)
-
-
-def _reason(line: bytes | None) -> str:
-    return "NUL bytes" if line is not None and b"\0" in line else "not a line of a journal"
 
 
 def _open(segment: Segment) -> FileIO | Stream:

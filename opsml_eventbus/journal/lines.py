@@ -61,6 +61,11 @@ class Block:
         return self._height
 
 
+def strange(line: bytes) -> str:
+    """What a line without a place is."""
+    return "NUL bytes" if b"\0" in line else "not a line of a journal"
+
+
 def read_blocks(
     read: Callable[[int], bytes], offset: int = 0, number: int = 1, *, size: int = BLOCK_BYTES
 ) -> Iterator[Block]:

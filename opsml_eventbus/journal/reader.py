@@ -28,7 +28,7 @@ from .format import (
     peek_control,
     read_place,
 )
-from .lines import Block
+from .lines import Block, strange
 from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log
 from .succession import NOT_THE_FILES, Succession, peek_open
@@ -306,8 +306,7 @@ class JournalReader:
         place = read_place(line)
         if place is None:
             byte = block.offset_of(number - block.number)
-            reason = "NUL bytes" if b"\0" in line else "not a line of a journal"
-            self._damage(portion, number, byte, reason)
+            self._damage(portion, number, byte, strange(line))
             return
         control = peek_control(line)
         reason, missed = "", None
