@@ -35,12 +35,12 @@ def verify(live):
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         except (EOFError, gzip.BadGzipFile, zlib.error):
             return 5
-        lines, name, synced, sealed, events, disturbed = data.split(b"\n"), "", True, False, 0, False
+        lines, name, synced, sealed, events, disturbed, lost = data.split(b"\n"), "", True, False, 0, False, False
         for number, line in enumerate(lines):
             places = [(int(m[1]), int(m[2]), bytes.fromhex(m[3].decode()), m) for m in PLACE.finditer(line)]
             if not places or places[-1][3].end() < len(line) or b"\0" in line or number == len(lines) - 1:
                 if line or number < len(lines) - 1:
-                    torn, disturbed = [*torn, seq + 1], True
+                    torn, disturbed, lost = [*torn, seq + 1], True, True
                 for at, stated, value, place in places:  # lines that have run together, or have something behind them
                     begin = max(0, line.rfind(b'{"specversion":', 0, place.start()))
                     if link(chain, line[begin : place.end() - 76]) == value:
@@ -58,10 +58,10 @@ def verify(live):
                     beginning, seq, chain = (at, record["previous"]), at - 1, bytes.fromhex(record["previous"])
                 log, synced = record.get("log"), record.get("fsync") != "never"
             joins = link(chain, line[:-76]) == value
-            tampered |= (at != seq + 1 and not disturbed) or (joins and not durable <= stated < at)
+            tampered |= (at <= seq if lost else at != seq + 1) or (joins and not durable <= stated < at)
             tampered |= sealed or (joins and number == 0 and name != "eventbus.journal.open")
             torn, disturbed = (torn, disturbed) if joins else ([*torn, seq + 1], True)
-            seq, chain, durable = at, value, max(durable, stated if stated < at else 0)
+            seq, chain, lost, durable = at, value, False, max(durable, stated if stated < at else 0)
             events, sealed = events + (not event), name == "eventbus.journal.seal" and bool(event)
             pruned |= {(record["before"], record["chain"])} if joins and name == "eventbus.journal.pruned" else set()
             if joins and not disturbed and name in ("eventbus.journal.seal", "eventbus.journal.checkpoint"):

@@ -219,7 +219,7 @@ class _View:
             try:
                 event = decode_line(item.line)
             except InvalidEvent as error:
-                self._refuse(f"{item.file}:{item.number}", error, batch, 1)
+                self._refuse(_place(item) if item.number else f"{item.file}: seq {item.seq}", error, batch, 1)
                 continue
             if isinstance(event, Gap):
                 batch.records.append(Record(event, item.line, item.seq))
@@ -235,13 +235,16 @@ class _View:
             return
         if not damage.number:  # read from the end, where nobody has counted lines
             self._told.add((damage.file, damage.byte))
-        place = f"{damage.file}:{damage.number}" if damage.number else damage.file
         # How many lines are missing may be known, but not how many of them were events.
-        self._refuse(place, MalformedLine(damage.reason, f"byte {damage.byte}"), batch, None)
+        self._refuse(_place(damage), MalformedLine(damage.reason, f"byte {damage.byte}"), batch, None)
 
     def _refuse(self, place: str, error: InvalidEvent, batch: Batch, missed: int | None) -> None:
         batch.records.append(Record(Gap.new(missed, self._last_id, "invalid", source=self._name)))
         batch.refusals.append(Refusal(place, error))
+
+
+def _place(item: Line | Damage) -> str:
+    return f"{item.file}:{item.number}" if item.number else item.file
 
 
 async def _in_thread(call: Callable[[], ResultT]) -> ResultT:
