@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import JournalRefused
-from .format import Head, Seal, peek_control
+from .format import CHAIN_BYTES, Head, Open, Seal, link, peek_control, read_place
 from .lines import Block, read_blocks
 from .segments import Log, Segment, parse_segment
 from .succession import peek_open
@@ -63,7 +64,9 @@ def diagnose(log: Log) -> Diagnosis | None:
             # What declared a beginning may be among what is damaged.
             beginning = [(first, chain) for first, chain, gone in walk.undeclared if gone.seq == 1]
             if sealed and beginning:
-                raise JournalRefused(str(log.live), f"{_gone(beginning[0][0])}, undeclared, and more is damaged")
+                # That has to be said in the log, so all of this file is written anew, not only what is behind its end.
+                sound, sealed, before = 0, False, befores[index]
+                had.pop()
             broken = segments[index : index + 1] if sealed else segments[index:]
             twins = _twins(log, broken)
             finding = findings[0].judged(walk.durable)
@@ -79,16 +82,12 @@ def diagnose(log: Log) -> Diagnosis | None:
     return Diagnosis(findings[0], broken, 0, *befores[index], tuple(had[:index]), twins=_twins(log, broken))
 
 
-def _gone(first: int) -> str:
-    return f"seq 1 to {first - 1} are gone"
-
-
 def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
     """The files as they follow each other, whatever their names, and the id of their log: the one most of them tell.
 
     A file of another log, or one that does not say where it begins, stands where its name says.
     """
-    opened = {segment: peek_open(segment) for segment in log.segments}
+    opened = {segment: _begins(segment) for segment in log.segments}
     ids = Counter(record.log for record in reversed(opened.values()) if record is not None)
     name = ids.most_common(1)[0][0] if ids else ""
 
@@ -101,6 +100,17 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
         return False, record.first
 
     return tuple(sorted(log.segments, key=place)), name
+
+
+def _begins(segment: Segment) -> Open | None:
+    """Its open record, unless the line behind that does not join it: then it was put there."""
+    if (opened := peek_open(segment)) is None:
+        return None
+    lines = list(itertools.islice((line for block in blocks_of(segment, 0) for line in block.lines), 2))
+    first, second = [*map(read_place, lines), None, None][:2]
+    if first is None or second is None or link(first.chain, lines[1][:-CHAIN_BYTES]) == second.chain:
+        return opened
+    return None
 
 
 def _twins(log: Log, segments: Sequence[Segment]) -> tuple[Path, ...]:

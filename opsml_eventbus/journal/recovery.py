@@ -38,7 +38,7 @@ from .format import (
 )
 from .lines import BLOCK_BYTES, LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
-from .segments import Log, Segment, check_name, list_log, open_regular, segment_path
+from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
 from .sign import Signer
 from .succession import peek_open, read_opened
 from .walk import Finding, Walk
@@ -64,7 +64,7 @@ def recover(path: str | Path, *, fsync: Fsync = "always") -> Recovery:
     Raises FileNotFoundError, JournalBusy, JournalRefused, JournalDamaged, JournalFailed.
     """
     live = Path(path)
-    check_name(live)
+    check_live(live)
     if not list_log(live).segments:
         raise FileNotFoundError(2, "no such file", str(live))
     lock = Lock(live)

@@ -11,6 +11,7 @@ The repaired log verifies. A head from behind the damage that was kept elsewhere
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import itertools
 import os
@@ -23,15 +24,15 @@ from pathlib import Path
 import msgspec
 
 from ..codec import encode_line
-from ..errors import JournalFailed, JournalRefused
+from ..errors import JournalFailed
 from ..event import Gap, new_id
 from .diagnosis import Diagnosis, blocks_of, diagnose
-from .disk import Lock, open_file, sync, sync_folder, write_all
+from .disk import Lock, hold, open_file, sync, sync_folder, write_all
 from .format import Pruned, Recovered, Tally, control_line, is_control, peek_control, write_lines
 from .live import open_record
 from .recovery import keep_aside, open_live
 from .salvage import Salvage
-from .segments import COMPRESSIONS, Segment, check_name, list_log, open_regular, parse_segment, segment_path
+from .segments import COMPRESSIONS, Log, Segment, check_live, list_log, open_regular, segment_path
 from .walk import Finding
 
 REPAIR_SUFFIX = ".repairing"
@@ -63,9 +64,11 @@ class Repair:
 
 
 def find_damage(path: str | Path) -> Finding | None:
-    """The first thing a repair would mend, None when there is nothing. Changes nothing."""
-    check_name(Path(path))
-    damage = diagnose(list_log(Path(path)))
+    """The first thing a repair would mend, None when there is nothing. Changes nothing.
+
+    Raises FileNotFoundError; JournalRefused: nothing of it is a journal.
+    """
+    damage = diagnose(_log_at(Path(path)))
     return None if damage is None else damage.finding
 
 
@@ -76,17 +79,40 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
     copies, and then nothing was replaced.
     """
     live = Path(path)
-    if parse_segment(live) is not None:
-        raise JournalRefused(str(live), "a finished file is repaired through its log's live path")
-    check_name(live)
-    if not list_log(live).segments:
-        raise FileNotFoundError(2, "no such file", str(live))
-    lock = Lock(live)
+    _log_at(live)
     try:
+        lock = Lock(live)
+        try:
+            done, cut = _mend(live, clock)
+            if done.finding is not None:
+                _leave(live, cut)
+        finally:
+            lock.release()
+    except OSError as error:
+        name = Path(error.filename or live).name
+        raise JournalFailed(str(live), f"repair: {name}: {error.strerror}") from error
+    return done
+
+
+def _log_at(live: Path) -> Log:
+    check_live(live)
+    log = list_log(live)
+    if not log.segments:
+        raise FileNotFoundError(2, "no such file", str(live))
+    return log
+
+
+def _mend(live: Path, clock: Callable[[], int]) -> tuple[Repair, list[Recovered]]:
+    """What was done, and the records of it that are in no file yet."""
+    done, cut = Repair(), list[Recovered]()
+    with contextlib.ExitStack() as opened:
         for segment in list_log(live).segments:
-            open_regular(segment.path).close()  # what cannot be copied is not begun with
+            stream = open_regular(segment.path)  # what cannot be copied is not begun with
+            if segment.first is None:
+                hold(live, opened.enter_context(stream).fileno())
+            else:
+                stream.close()
         _remove_superseded(live)
-        done, cut = Repair(), list[Recovered]()
         # What follows a file that was only shortened may be damaged too.
         for _ in range(len(list_log(live).segments) + 1):
             damage = diagnose(list_log(live))
@@ -94,15 +120,7 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
                 break
             more, records = _Mending(live, damage, clock).run()
             done, cut = done.and_then(more), cut + records
-    except OSError as error:
-        name = Path(error.filename or live).name
-        raise JournalFailed(str(live), f"repair: {name}: {error.strerror}") from error
-    else:
-        if done.finding is not None:
-            _leave(live, cut)
-    finally:
-        lock.release()
-    return done
+    return done, cut
 
 
 def _leave(live: Path, cut: Sequence[Recovered]) -> None:

@@ -12,7 +12,9 @@ from ..errors import InvalidEvent
 from .diagnosis import Diagnosis, blocks_of
 from .format import (
     CHAIN_BYTES,
+    Head,
     Open,
+    Place,
     Pruned,
     Recovered,
     Seal,
@@ -23,6 +25,7 @@ from .format import (
     read_chain,
     read_place,
 )
+from .segments import Segment
 
 
 class Salvage:
@@ -48,57 +51,85 @@ class Salvage:
 
     def __iter__(self) -> Iterator[bytes]:
         start = self._found.sound
-        chain: bytes | None = self._found.behind.chain  # of the last line that was of this log and new to it
+        held = self._found.behind  # the last line that was of this log and new to it
+        chain: bytes | None = held.chain  # the same, None when something that cannot be read stood behind it
         foreign = False  # another log's file stands where nothing has shown yet that none of ours is missing
         for segment in self._found.segments:
-            ours, new, ended = True, 0, False
+            ours, new, ended, at_start = True, 0, False, start == 0
             piece = Piece(start)
             self.pieces.append(piece)
             before = chain  # of the line before, in this file
-            for block in blocks_of(segment, start):
-                piece.bytes += block.end - block.offset
-                piece.digest.update(block.data + (b"\n" if block.whole else b""))
-                for line in block.lines:
-                    place = read_place(line) if block.whole and b"\0" not in line else None
-                    if place is None:
-                        chain = before = None
-                        self.lost += 1
-                        continue
-                    control = peek_control(line)
-                    if isinstance(control, Open):
-                        before = read_chain(control.previous)
-                        self._log = self._log or control.log
-                        ours = control.log == self._log
-                        foreign |= not ours
-                        if ours and control.first not in self._had:
-                            foreign = False
-                            self.lost += chain not in (None, before)  # a file is missing before this one
-                    ended |= isinstance(control, Seal)
-                    # Behind what cannot be read nothing says what the chain was: a whole line is taken at its word.
-                    joins = before is None or link(before, line[:-CHAIN_BYTES]) == place.chain
-                    before = place.chain
-                    if not ours or (joins and place.seq in self._had):
-                        self.left += not is_control(line)
-                        continue
-                    chain, new = place.chain, new + 1
-                    if joins:
-                        self._had.add(place.seq)
-                    if is_control(line):
-                        self.lost += not joins  # what stood before it is not there
-                        if joins and isinstance(control, Pruned | Recovered):  # what they say of the log is still true
-                            yield control_line(control, self._now)
-                        continue
-                    event = _whole(line) if joins else None
-                    if event is None:
-                        self.lost += 1
-                    else:
-                        piece.salvaged += 1
-                        yield event
+            for line, place, followed in _lines(segment, start, piece):
+                first, at_start = at_start, False
+                if place is None:
+                    chain = before = None
+                    self.lost += 1
+                    continue
+                control = peek_control(line)
+                # One inside a file, or one that the next line does not join, was put there.
+                if isinstance(control, Open) and first and followed:
+                    before = read_chain(control.previous)
+                    self._log = self._log or control.log
+                    ours = control.log == self._log
+                    foreign |= not ours
+                    if ours and control.first not in self._had:
+                        foreign = False
+                        self.lost += chain not in (None, before)  # a file is missing before this one
+                ended |= isinstance(control, Seal)
+                joins = _joins(line, place, before, held, followed=followed)
+                before = place.chain
+                if not ours or (joins and place.seq in self._had):
+                    self.left += not is_control(line)
+                    continue
+                chain, new = place.chain, new + 1
+                if joins:
+                    held = Head(place.seq, place.chain)
+                    self._had.add(place.seq)
+                if is_control(line):
+                    self.lost += not joins  # what stood before it is not there
+                    if joins and isinstance(control, Pruned | Recovered):  # what they say of the log is still true
+                        yield control_line(control, self._now)
+                    continue
+                event = _whole(line) if joins else None
+                if event is None:
+                    self.lost += 1
+                else:
+                    piece.salvaged += 1
+                    yield event
             # Something else stands where the log was being written: what stood there is not known.
             self.lost += start == 0 and new == 0 and segment.first is None
             self.lost += ours and not ended and segment.first is not None  # its end is gone
             start = 0
         self.lost += foreign
+
+
+def _lines(segment: Segment, start: int, piece: Piece) -> Iterator[tuple[bytes, Place | None, bool]]:
+    """Each line of a file, its place if it has one, and whether the next one joins it, or cannot tell."""
+    last: tuple[bytes, Place | None] | None = None
+    for block in blocks_of(segment, start):
+        piece.bytes += block.end - block.offset
+        piece.digest.update(block.data + (b"\n" if block.whole else b""))
+        for line in block.lines:
+            place = read_place(line) if block.whole and b"\0" not in line else None
+            if last is not None:
+                yield *last, last[1] is None or place is None or link(last[1].chain, line[:-CHAIN_BYTES]) == place.chain
+            last = line, place
+    if last is not None:
+        yield *last, True
+
+
+def _joins(line: bytes, place: Place, before: bytes | None, held: Head, *, followed: bool) -> bool:
+    """Is this the line that was chained? before: the chain value of the line that stands before it, None where that
+    cannot be read. held: the last line that was ours, with perhaps something foreign between. followed: by a line that
+    says nothing against it."""
+    body = line[:-CHAIN_BYTES]
+    if before is not None and link(before, body) == place.chain:
+        return True
+    if place.seq == held.seq + 1:
+        return link(held.chain, body) == place.chain
+    # Behind what cannot be read nothing says what the chain was: a whole line is taken at its word, unless the next
+    # one contradicts it.
+    return before is None and place.seq > held.seq and followed
 
 
 class Piece:
