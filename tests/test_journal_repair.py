@@ -10,7 +10,7 @@ import pytest
 from journal_support import KillAt, event, ids, line_ends, make, restore, snapshot, write
 
 from opsml_eventbus.codec import decode_line
-from opsml_eventbus.errors import JournalDamaged, JournalFailed, JournalRefused
+from opsml_eventbus.errors import JournalBusy, JournalDamaged, JournalFailed, JournalRefused
 from opsml_eventbus.event import Gap
 from opsml_eventbus.journal import find_damage, read_journal, recover, repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment
@@ -343,3 +343,83 @@ def test_a_repair_killed_at_any_step_and_begun_again_loses_nothing(path):
         if not kill.killed:
             break
     assert count > 10
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """The lines of another log."""
+    return make(tmp_path / "theirs" / "audit.jsonl", [[1001, 1002, 1003]]).read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+@pytest.mark.parametrize("file", [0, 1])
+def test_another_log_s_open_record_takes_nothing_of_ours_away(path, theirs, at, file):
+    damaged = list_log(path).segments[file].path
+    rows = damaged.read_bytes().splitlines(keepends=True)
+    damaged.write_bytes(b"".join([*rows[:at], theirs[0], *rows[at:]]))
+    repair(path)
+    assert (verify_journal(path).exit, [name for name in ids(path) if name[0] == "e"]) == (
+        0,
+        [f"e{n}" for n in range(1, 9)],
+    )
+
+
+def test_an_open_record_in_a_wrong_file_does_not_move_it(path):
+    first = list_log(path).segments[0].path
+    first.write_bytes(path.read_bytes().splitlines(keepends=True)[0] + first.read_bytes())
+    repair(path)
+    assert [name for name in ids(path) if name[0] == "e"] == [f"e{n}" for n in range(1, 9)]
+
+
+def test_a_line_that_the_one_before_disproves_is_not_taken_at_its_word(path):
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows[2] = b"\n" + rows[2].replace(b'"n":6', b'"n":666')
+    path.write_bytes(b"".join(rows))
+    repair(path)
+    assert verify_journal(path).exit == 0
+    assert b'"n":666' not in path.read_bytes()
+
+
+@pytest.mark.parametrize("stranger", ["theirs", "ours"])
+def test_a_whole_line_behind_garbage_displaces_none(path, theirs, stranger):
+    rows = path.read_bytes().splitlines(keepends=True)
+    put = theirs[2] if stranger == "theirs" else rows[3]
+    path.write_bytes(b"".join([*rows[:2], b"garbage\n", put, *rows[2:]]))
+    repair(path)
+    assert [name for name in ids(path) if name[0] == "e"] == [f"e{n}" for n in range(1, 9)]
+
+
+def test_a_writer_whose_lock_was_removed_is_not_repaired_under(path):
+    segment_path(path, 1).write_bytes(segment_path(path, 1).read_bytes().replace(b'"n":1', b'"n":9'))
+    file = open_live(path, "always")[0]
+    path.with_name("audit.jsonl.lock").unlink(missing_ok=True)
+    before = path.read_bytes()
+    with pytest.raises(JournalBusy):
+        repair(path)
+    file.close()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("call", [recover, repair, find_damage])
+def test_only_a_live_path_is_worked_on(path, call):
+    finished = list_log(path).segments[0]
+    packed = compress_segment(finished, "gzip")
+    copy = packed.with_name("copy.jsonl.gz")
+    copy.write_bytes(packed.read_bytes())
+    before = snapshot(path.parent)
+    for wrong in (packed, copy, segment_path(path, 1)):
+        with pytest.raises((JournalRefused, FileNotFoundError)):
+            call(wrong)
+    assert snapshot(path.parent) == before
+    with pytest.raises(FileNotFoundError):
+        call(path.with_name("nothing.jsonl"))
+
+
+def test_a_beginning_that_is_gone_and_bytes_behind_a_seal_are_mended_together(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4], [5, 6]], rotate_after=(1, 2))
+    gone, sealed, _ = list_log(path).segments
+    gone.path.unlink()
+    with sealed.path.open("ab") as file:
+        file.write(b"behind\n")
+    repair(path)
+    assert (verify_journal(path).exit, shown(path)) == (0, ["gap", "e3", "e4", "e5", "e6"])

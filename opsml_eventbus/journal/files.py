@@ -6,7 +6,7 @@ import os
 from collections import deque
 from io import FileIO
 
-from .format import PLACE_BYTES, read_place
+from .format import PLACE_BYTES, Place, read_place
 from .lines import BLOCK_BYTES, Block, read_blocks
 from .segments import Segment, open_regular
 
@@ -34,10 +34,18 @@ class PlainFile:
     def first_line(self) -> bytes:
         return os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0]
 
-    def seek(self, offset: int, first: int) -> None:
-        """Go on at the beginning of a line. first: the seq of the file's first line, which tells the line's number."""
+    def place_before(self, offset: int) -> Place | None:
+        """The place of the line that ends there."""
         start = max(0, offset - PLACE_BYTES - 1)
-        before = read_place(os.pread(self.descriptor, offset - start, start)[:-1])
+        return read_place(os.pread(self.descriptor, offset - start, start)[:-1])
+
+    def ends_at(self, offset: int) -> bool:
+        return offset >= os.fstat(self.descriptor).st_size
+
+    def seek(self, offset: int, first: int) -> int | None:
+        """Go on at the beginning of a line; the seq of the one before, if it has one. first: the seq of the file's
+        first line, which tells the line's number."""
+        before = self.place_before(offset)
         if before is not None and 0 < first <= before.seq:
             self.number = before.seq - first + 2
         else:  # damage stands before it: count
@@ -46,6 +54,7 @@ class PlainFile:
                 self.number += data.count(b"\n")
                 position += len(data)
         self.offset = offset
+        return None if before is None else before.seq
 
     def block(self) -> Block | None:
         self._stream.seek(self.offset)

@@ -157,8 +157,11 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=False):
         return Tally(self.events + other.events, least, greatest)
 
     def reaches(self, since: int) -> bool:
-        """Is any event of `since` (ns) or later among them?"""
-        return self.greatest is not None and parse_time(self.greatest) >= since
+        """Is any event of `since` (ns) or later among them, or can nobody tell?"""
+        try:
+            return self.greatest is not None and parse_time(self.greatest) >= since
+        except InvalidEvent:
+            return True
 
 
 # ── control records ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,7 +270,7 @@ def read_control(line: bytes) -> Control | None:
         return None
     try:
         return msgspec.json.decode(bytes(_decode_data(line).data), type=cls)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidEvent(str(error), "data") from error
 
 

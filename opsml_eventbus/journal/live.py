@@ -34,7 +34,7 @@ from .format import (
 from .seek import offset_behind
 from .segments import Segment, list_log, segment_path
 from .sign import Signer
-from .succession import read_open
+from .succession import peek_open
 
 Fsync = Literal["always", "interval", "never"]
 MARK_BYTES = 1 << 20  # a checkpoint this often lets a reader find a time without reading the file
@@ -237,19 +237,33 @@ class LiveFile:
 
     def declare_pruned(self, keep: int) -> list[Segment]:
         """Say in the log which of its oldest files may go, so that `keep` finished ones are left; they are not removed
-        yet. Raises WriteRefused, JournalFailed, and OSError where a file cannot be read."""
+        yet. Raises WriteRefused, JournalFailed, and ValueError where nothing says what would be missing."""
         log = list_log(self.path)
-        segments = [*log.sealed, None]
-        going = list(log.sealed[: max(0, len(log.sealed) - keep)])
-        for segment, following in zip(going, segments[1:], strict=False):
-            opened = read_open(following or Segment(self.path, None))
+        segments = [*log.sealed, Segment(self.path, None)]
+        going = list[Segment]()
+        for segment, following in zip(log.sealed[: max(0, len(log.sealed) - keep)], segments[1:], strict=False):
+            opened = self._opened(following)
             assert segment.first is not None
-            if opened is not None:
-                tally = opened.sealed or Tally()
-                self._control(control_line(Pruned(segment.first, opened.first, opened.previous, tally), self._clock()))
+            if opened is None and segment.on_disk() is None:
+                continue  # its removal had been asked for, and was done meanwhile
+            if opened is None and going:
+                break
+            if opened is None:
+                # Nothing says what would be missing, so nothing can be declared, and what is not declared stays.
+                raise ValueError(f"{following.name} does not say where it begins (see `eventbus verify`)")
+            tally = opened.sealed or Tally()
+            self._control(control_line(Pruned(segment.first, opened.first, opened.previous, tally), self._clock()))
+            going.append(segment)
         if going:
             self.sync()
         return going
+
+    def _opened(self, segment: Segment) -> Open | None:
+        """The open record of a file that may be compressed meanwhile."""
+        if (opened := peek_open(segment)) is not None:
+            return opened
+        now = (other for other in list_log(self.path).segments if other.first == segment.first)
+        return peek_open(next(now, segment))
 
 
 def open_record(log: str, behind: Head, fsync: Fsync, sealed: Tally | None) -> Open:

@@ -313,7 +313,8 @@ def keep_aside(
             os.close(descriptor)
         sync_folder(live.parent)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        if not isinstance(error, FileExistsError):  # that one is an earlier copy
+            path.unlink(missing_ok=True)
         raise JournalFailed(str(live), f"what has to be cut cannot be kept aside: {error.strerror}") from error
     return path
 

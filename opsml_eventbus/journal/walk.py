@@ -148,18 +148,19 @@ class Walk:
 
     def end(self) -> None:
         """The file has ended."""
-        if not self._placed and self.lines and self.fsync not in ("", "never"):
-            # Beside other files. A crash leaves no more of a new one than a part of its first line.
-            if self._whole_lines:
-                self._found("altered", 1, 0, "no line of a journal is in it")
-            elif self._at_start:
+        if not self._placed and self.lines:  # beside other files
+            if self._at_start:
                 self._damaged(1, 0, "an empty file: its open record is gone")
+            elif self._whole_lines and self.fsync not in ("", "never"):
+                # A crash leaves no more of a new one than a part of its first line.
+                self._found("altered", 1, 0, "no line of a journal is in it")
         if self._name_first is None:
             return
         if not self._sealed and self._clean:
             self._damaged(0, self.sound_end, "a finished file without its seal: its end is gone")
-        if self.fsync not in ("", "never"):
-            # It got its name when all of it was on disk, the seal too: no crash can have spoiled it since.
+        if self.fsync != "never":
+            # It got its name when all of it was on disk, the seal too: no crash can have spoiled it since. Where no
+            # open record could be read, nothing says that this one was written otherwise.
             self.durable = max(self.durable, self.head.seq, self._deepest)
 
     def unreadable(self, block_end: int, number: int, reason: str) -> None:
@@ -356,6 +357,8 @@ class Walk:
             if begin >= 0 and link(self.head.chain, line[begin : place.end - 76]) == place.chain:
                 self._states(place.durable)
                 self.lines += 1
+            elif place.end < len(line) and not line.startswith(b'{"specversion":', place.end):
+                continue  # a payload may spell a place: one that neither joins nor ends a line is none
             self.head, self._other = Head(max(place.seq, self.head.seq), place.chain), None
             start = place.end
 

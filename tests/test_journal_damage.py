@@ -1,0 +1,128 @@
+"""Damage of unusual shapes: told for what it is by verification, by every reader, and mended."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from journal_support import ids, independent_verifier, lines, make, open_plain
+
+from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.event import Event
+from opsml_eventbus.journal import (
+    Damage,
+    Line,
+    read_backwards,
+    read_journal,
+    recover,
+    repair,
+    verify_journal,
+)
+from opsml_eventbus.journal.segments import list_log
+
+pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
+
+
+def test_a_place_that_a_payload_spells_moves_nothing(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    inner = {"specversion": "1.0", "id": "x", "seq": 500, "durable": 499, "chain": "ab" * 32}
+    file = open_plain(path)
+    file.append(lines([1, 2]))
+    file.sync()
+    file.append([encode_line(Event.new("t", {"wrapped": inner}, id="w", source="s", time=1)), *lines([3, 4])])
+    file.close()
+    rows = path.read_bytes().split(b"\n")
+    rows[3] = rows[3][:-60] + b"\0" * 60  # what was not synced when the power went
+    path.write_bytes(b"\n".join(rows))
+    assert verify_journal(path).exit == independent_verifier()(path) == 3
+    recover(path)
+    assert (verify_journal(path).exit, ids(path)) == (0, ["e1", "e2"])
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_control_record_as_deep_as_you_like_is_damage(tmp_path, at):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3]])
+    rows = path.read_bytes().splitlines(keepends=True)
+    name = b'{"specversion":"1.0","id":"' + b"x" * 36 + b'","source":"eventbus.journal","type":"eventbus.journal.seal"'
+    deep = b"[" * 1000 + b"]" * 1000
+    rows.insert(at, name + b',"time":"x","data":' + deep + b',"seq":9,"durable":1,"chain":"' + b"a" * 64 + b'"}\n')
+    path.write_bytes(b"".join(rows))
+    assert verify_journal(path).exit == 5
+    assert any(isinstance(item, Damage) for item in read_journal(path))
+    assert {"e1", "e2", "e3"} <= {decode_line(item.line).id for item in read_backwards(path) if isinstance(item, Line)}
+    repair(path)
+    assert (verify_journal(path).exit, [name for name in ids(path) if name[0] == "e"]) == (0, ["e1", "e2", "e3"])
+
+
+def test_a_filter_hides_no_damage_between_the_ends_of_a_block(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [range(1000), range(1000, 2000)])
+    rows = path.read_bytes().splitlines()
+    rows[500] = b"X" * len(rows[500])
+    rows[700], rows[701] = rows[701], rows[700]
+    path.write_bytes(b"\n".join(rows) + b"\n")
+    told = [item for item in read_journal(path) if isinstance(item, Damage)]
+    assert [item for item in read_journal(path, sieve=lambda data: False) if isinstance(item, Damage)] == told
+    assert [item.byte for item in told] == [sum(map(len, rows[:at])) + at for at in (500, 700, 701, 702)]
+
+
+def test_a_log_whose_every_line_was_spaced_anew_is_altered(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4], [5, 6]], rotate_after=(1, 2))
+    for file in tmp_path.glob("audit*.jsonl"):
+        file.write_text("".join(json.dumps(json.loads(line)) + "\n" for line in file.read_text().splitlines()))
+    assert verify_journal(path).exit == independent_verifier()(path) == 5
+
+
+def test_an_emptied_live_file_is_torn_under_any_policy(tmp_path):
+    file = open_plain(tmp_path / "audit.jsonl", "never")
+    file.append(lines([1, 2]))
+    file.rotate()
+    file.close()
+    (tmp_path / "audit.jsonl").write_bytes(b"")
+    assert verify_journal(tmp_path / "audit.jsonl").exit == independent_verifier()(tmp_path / "audit.jsonl") == 3
+
+
+@pytest.mark.parametrize(("first", "gone"), [(2, slice(4, 6)), (5, slice(4, 6)), (6, slice(4, 7))])
+def test_who_reads_on_from_a_seq_is_told_what_is_missing_there(tmp_path, first, gone):
+    path = make(tmp_path / "audit.jsonl", [range(1, 200)])
+    rows = path.read_bytes().splitlines(keepends=True)
+    del rows[gone]
+    path.write_bytes(b"".join(rows))
+    (damage,) = [item for item in read_journal(path, from_seq=first) if isinstance(item, Damage)]
+    assert damage.seq <= first + 3
+
+
+def test_a_wrong_seq_does_not_mislead_who_reads_on(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [range(1, 200)])
+    rows = path.read_bytes().splitlines(keepends=True)
+    for at in (60, 80, 100, 103, 120, 150):
+        damaged = list(rows)
+        damaged[at] = damaged[at].replace(b'"seq":%d,' % (at + 1), b'"seq":13,')
+        path.write_bytes(b"".join(damaged))
+        items = list(read_journal(path, from_seq=50))
+        assert any(isinstance(item, Damage) for item in items)
+        shown = {decode_line(item.line).id for item in items if isinstance(item, Line)}
+        assert {f"e{number}" for number in range(50, 200) if number != at} <= shown
+
+
+def test_a_file_that_is_missing_where_it_is_read_on_is_told(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4], [5, 6]], rotate_after=(1, 2))
+    segments = list_log(path).segments
+    segments[1].path.unlink()
+    first = segments[1].first
+    assert [item.missed for item in read_journal(path, from_seq=first + 1) if isinstance(item, Damage)] == [4]
+    segments[0].path.unlink()
+    assert [item.missed for item in read_journal(path, from_seq=first + 1) if isinstance(item, Damage)] == [3]
+
+
+def test_half_a_line_behind_a_seal_is_told(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
+    with list_log(path).segments[0].path.open("ab") as file:
+        file.write(b'{"specversion":"1.0","id":"hidden')
+    assert [item.reason for item in read_journal(path) if isinstance(item, Damage)]
+
+
+def test_a_tally_without_a_time_hides_nothing(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
+    path.write_bytes(re.sub(rb'"greatest":"[^"]*"', b'"greatest":"yesterday"', path.read_bytes()))
+    assert ids(path, since=0) == ["e1", "e2", "e3", "e4"]
