@@ -19,7 +19,7 @@ def repair(
 ) -> int:
     """Cut a log behind its last sound line, and write anew what can be saved. What is replaced is kept beside it.
 
-    A repaired log says that it was: `eventbus verify` shows where.
+    A repaired log says that it was: `eventbus verify` counts how often, the log's `recovered` records name the copies.
     """
     from opsml_eventbus import journal
     from opsml_eventbus.errors import Unreachable, reason

@@ -71,6 +71,9 @@ def verify(
     lines.append(verdict(report.verdict, f"{file}: {size}"))
     if report.lines:
         lines.append(f"head {report.head} · durable to seq {report.durable:,}")
+    if report.recovered:
+        times = counted(report.recovered, "time")
+        lines.append(f"cut {times} by a recovery or a repair; its `recovered` records name the copies")
     say(lines, output.color)
     return report.exit
 

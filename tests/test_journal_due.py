@@ -6,7 +6,7 @@ import asyncio
 import errno
 
 import pytest
-from journal_support import event, ids, write
+from journal_support import event, ids, make, write
 
 from opsml_eventbus.errors import (
     JournalDamaged,
@@ -98,13 +98,10 @@ def test_what_was_appended_in_the_round_in_which_it_is_closed_is_written(path):
 def test_a_file_that_cannot_be_pruned_does_not_end_the_journal(path, monkeypatch):
     notices = []
 
-    def unreadable(segment):
-        raise OSError(errno.EIO, "Input/output error")
-
     async def run():
         async with Journal(path, keep=0, on_notice=lambda notice: notices.append(notice.kind)) as journal:
             await journal.append([event(0)])
-            monkeypatch.setattr(live, "read_open", unreadable)
+            monkeypatch.setattr(live, "peek_open", lambda segment: None)
             await journal.rotate()
             await journal.append([event(1)])
             await asyncio.sleep(0)
@@ -112,6 +109,23 @@ def test_a_file_that_cannot_be_pruned_does_not_end_the_journal(path, monkeypatch
     asyncio.run(run())
     assert "pruning" in notices
     assert ids(path) == ["e0", "e1"]
+
+
+@pytest.mark.parametrize("change", [(b"journal.open", b"journal.opem"), (b'"format":1', b'"format":"x"')])
+def test_what_cannot_be_declared_is_not_removed(path, change):
+    make(path, [[1], [2], [3], [4]], rotate_after=(1, 2, 3))
+    second = list_log(path).segments[1].path
+    second.write_bytes(second.read_bytes().replace(*change))
+    notices = []
+
+    async def run():
+        async with Journal(path, keep=1, on_notice=notices.append) as journal:
+            await journal.append([event(5)])
+
+    asyncio.run(run())
+    assert len(list_log(path).sealed) == 3
+    (notice,) = [notice for notice in notices if notice.kind == "pruning"]
+    assert second.name in notice.detail
 
 
 def test_an_idle_checkpoint_is_told(path, monkeypatch):

@@ -112,7 +112,9 @@ def check(logs: Path, folder: Path, deeds: list[tuple[str, Place]], verdict: Cal
     def expected(live: Path) -> Expected:
         exits = said_of(whole, [path.read_bytes() for path in files_of(live.parent)])
         assert verify_journal(live).exit == verdict(live)
-        return Expected(exits, EVENTS[:4], lost=3 * len(deeds))
+        # Two lines of another log that join each other cannot be told from an altered line and the one behind it.
+        paired = sum(deed.startswith("another log's") for deed, _ in deeds) == 2
+        return Expected(exits, EVENTS[:4], lost=3 * len(deeds), foreign=int(paired))
 
     check_promises(lambda there: done_to(logs, there, deeds), folder, EVENTS, expected)
 

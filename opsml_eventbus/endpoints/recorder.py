@@ -17,6 +17,7 @@ from ..errors import AlreadyThere, InvalidEvent, JournalFailed, JournalRefused, 
 from ..flow import Ack, Batch, Notice, Notify, Record, Sink, no_notice
 from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
+from ..journal.disk import make_folder
 from ..journal.format import PLACE_BYTES
 from ..journal.segments import check_live, list_log
 from ..journal.succession import begins_as_journal
@@ -56,7 +57,7 @@ class JournalSink(Sink):
 
     async def __aenter__(self) -> Self:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._path.parent)
         except OSError as error:
             raise Unreachable(self.name, reason(error)) from error
         log = list_log(self._path)

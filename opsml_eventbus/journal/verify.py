@@ -40,6 +40,7 @@ class Report:
     findings: the first thousand; count: all of them. head: the last line that joined. durable: the last seq known to be
     on disk. events: events and Gaps; lines: control records too. settled: the last line says that all before it is on
     disk. signed: seq of the last signed head that holds, None without a key. first: seq the log begins with.
+    recovered: how often something was cut out of it and kept aside, by a recovery or a repair.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Report:
     lines: int = 0
     settled: bool = False
     signed: int | None = None
+    recovered: int = 0
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
     exit: int = 0
@@ -156,7 +158,7 @@ class _Check:
         walk.finish()
         report.files = self._names
         report.log, report.head, report.first = walk.log, walk.head, walk.first
-        report.durable, report.settled = walk.durable, walk.settled
+        report.durable, report.settled, report.recovered = walk.durable, walk.settled, walk.recovered
         report.events, report.lines = walk.events, walk.lines
         if self._expect is not None and not walk.expected_found:
             self._end_finding(

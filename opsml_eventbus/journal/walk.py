@@ -27,6 +27,7 @@ from .format import (
     Open,
     Place,
     Pruned,
+    Recovered,
     Seal,
     Signature,
     embedded_places,
@@ -118,6 +119,7 @@ class Walk:
         self.expected_found = False
         self.marks = 0  # checkpoints and seals
         self.sound_end = 0  # byte behind the last line of this file before the first finding in it
+        self.recovered = 0  # records of something that was cut
         self._other: bytes | None = None  # the chain value that a damaged line's bytes give
         self._lost = False  # the bytes before this line could not be read as lines
         self._file = ""
@@ -373,6 +375,8 @@ class Walk:
                 self.settled = self.durable == previous.seq
                 if control.signature is not None and self._signed is not None:
                     self._signed(SignedHead(self._file, number, offset, self.log, previous, control.signature))
+            case Recovered():
+                self.recovered += 1
             case Pruned(before=before, chain=chain):
                 self._pruned[before] = chain
             case Open() if offset > 0:
