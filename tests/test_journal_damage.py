@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import pytest
-from journal_support import ids, independent_verifier, lines, make, open_plain
+from journal_support import event, ids, independent_verifier, lines, make, open_plain
 
 from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.event import Event
 from opsml_eventbus.journal import (
     Damage,
+    Journal,
     Line,
     read_backwards,
     read_journal,
@@ -19,7 +22,9 @@ from opsml_eventbus.journal import (
     repair,
     verify_journal,
 )
-from opsml_eventbus.journal.segments import list_log
+from opsml_eventbus.journal.compress import compress_segment, remove_leftovers
+from opsml_eventbus.journal.format import Recovered, read_control
+from opsml_eventbus.journal.segments import NAME_BYTES, list_log
 
 pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
@@ -126,3 +131,77 @@ def test_a_tally_without_a_time_hides_nothing(tmp_path):
     path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
     path.write_bytes(re.sub(rb'"greatest":"[^"]*"', b'"greatest":"yesterday"', path.read_bytes()))
     assert ids(path, since=0) == ["e1", "e2", "e3", "e4"]
+
+
+@pytest.mark.parametrize("options", [["-n", "all"], []])
+def test_a_record_that_is_no_record_is_no_event(cli, options):
+    path = make(cli.folder / "audit.jsonl", [[1, 2], [3]])
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows[-1] = b" " + rows[-1]
+    path.write_bytes(b"".join(rows))
+    done = cli.run("tail", str(path), *options, check=3)
+    assert [json.loads(line)["type"] for line in done.out.splitlines()] == ["t", "t", "t", "eventbus.gap"]
+
+
+def test_an_emptied_live_file_is_not_gone_on_with_in_silence(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
+    path.write_bytes(b"")
+    notices = []
+
+    async def run():
+        async with Journal(path, on_notice=notices.append) as journal:
+            await journal.append([event(5)])
+
+    asyncio.run(run())
+    assert [notice.kind for notice in notices] == ["recovered"]
+    report = verify_journal(path)
+    assert (report.exit, report.recovered, ids(path)) == (0, 1, ["e1", "e2", "e5"])
+
+
+def test_a_record_of_what_was_cut_says_where(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,), close=False)
+    whole = len(path.read_bytes())
+    with path.open("ab") as file:
+        file.write(b"torn")
+    recover(path)
+    data = b"".join(segment.path.read_bytes() for segment in list_log(path).segments)
+    (record,) = [control for line in data.splitlines() if isinstance(control := read_control(line), Recovered)]
+    assert (record.bytes, record.offset) == (4, whole)
+
+
+def test_a_good_compressed_copy_is_not_replaced_by_what_was_altered_since(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
+    segment = list_log(path).segments[0]
+    plain = segment.path.read_bytes()
+    packed = compress_segment(segment, "gzip")
+    good = packed.read_bytes()
+    segment.path.write_bytes(plain.replace(b'"n":1', b'"n":7'))
+    with pytest.raises(ValueError, match="stands in the plain file"):
+        compress_segment(segment, "gzip")
+    assert packed.read_bytes() == good
+    assert segment.path.exists()
+    segment.path.write_bytes(plain)  # as a crash leaves it
+    compress_segment(segment, "gzip")
+    assert not segment.path.exists()
+
+
+def test_leftovers_of_another_log_are_not_ours_to_remove(tmp_path):
+    other = tmp_path / "audit.eu.00000000000000000001.jsonl.gz.tmp"
+    own = tmp_path / "audit.00000000000000000001.jsonl.gz.tmp"
+    for path in (other, own):
+        path.write_bytes(b"")
+    remove_leftovers(tmp_path / "audit.jsonl")
+    assert (other.exists(), own.exists()) == (True, False)
+
+
+def test_a_name_that_leaves_no_room_for_finished_files_is_refused(tmp_path):
+    name = "a" * (NAME_BYTES - len(".jsonl")) + ".jsonl"
+    path = make(tmp_path / name, [[1], [2]], rotate_after=(1,))
+    path.write_bytes(path.read_bytes() + b"x\ny\n")
+    first = list_log(path).segments[0]
+    first.path.write_bytes(first.path.read_bytes().replace(b'"n":1', b'"n":7'))
+    compress_segment(first, "gzip")
+    repair(path)
+    assert verify_journal(path).exit == 0
+    with pytest.raises(JournalRefused, match="bytes"):
+        Journal(tmp_path / f"a{name}")

@@ -21,7 +21,7 @@ import msgspec
 
 from ..codec import decode_line
 from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Unreachable, reason
-from ..event import Gap
+from ..event import CONTROL_PREFIX, Event, Gap, refuse_own
 from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
 from ..journal import Damage, JournalReader, Line, find_log, read_backwards
@@ -218,6 +218,7 @@ class _View:
                 continue
             try:
                 event = decode_line(item.line)
+                _refuse_own(event)
             except InvalidEvent as error:
                 self._refuse(_place(item) if item.number else f"{item.file}: seq {item.seq}", error, batch, 1)
                 continue
@@ -245,6 +246,13 @@ class _View:
 
 def _place(item: Line | Damage) -> str:
     return f"{item.file}:{item.number}" if item.number else item.file
+
+
+def _refuse_own(item: Event | Gap) -> None:
+    """A journal's records are not read as lines; one that is, stands there as no journal writes it."""
+    if item.type.startswith(CONTROL_PREFIX):
+        raise InvalidEvent(f"{item.type!r}, but not as a journal writes it", "type")
+    refuse_own(item)
 
 
 async def _in_thread(call: Callable[[], ResultT]) -> ResultT:

@@ -137,9 +137,9 @@ class Committer:
             self._lock.release()
             raise
         self._publish(self._file)
-        if recovery.cut:
-            kept = recovery.kept.name if recovery.kept is not None else ""
-            self._note("recovered", f"a torn tail of {recovery.cut:,} bytes was cut and is kept as {kept}")
+        if recovery.kept is not None:
+            size = f" of {recovery.cut:,} bytes" if recovery.cut else ""
+            self._note("recovered", f"a torn tail{size} was cut and is kept as {recovery.kept.name}")
         return recovery
 
     def start(self) -> None:

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from ..errors import JournalRefused
 from .disk import open_file, sync, sync_folder
-from .segments import COMPRESSIONS, Segment, load_zstd, open_regular, open_stream
+from .segments import COMPRESSIONS, Segment, load_zstd, open_regular, open_stream, parse_segment
 
 TEMPORARY_SUFFIX = ".tmp"
 _PIECE = 1 << 20
@@ -36,7 +36,7 @@ def check_compression(path: Path, compression: str | None) -> None:
 def compress_segment(segment: Segment, compression: str) -> Path:
     """Replace a finished plain file by its compressed form; the form's path.
 
-    Raises OSError or ValueError (the copy is not equal), and then the original is still there.
+    Raises OSError, or ValueError (the copy, or one that is there already, is not equal), and then all is as it was.
     """
     path = segment.path
     target = path.with_name(path.name + COMPRESSIONS[compression])
@@ -53,6 +53,9 @@ def compress_segment(segment: Segment, compression: str) -> Path:
             raw.flush()
             sync(raw.fileno())
         _compare(temporary, target.suffix, digest.digest())
+        if target.exists():
+            # A crash leaves equal ones. This may be the only good copy of a file that was altered since.
+            _compare(target, target.suffix, digest.digest())
         temporary.rename(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -74,10 +77,10 @@ def remove_segment(segment: Segment) -> None:
 def remove_leftovers(live: Path) -> None:
     """Temporary files of compressions that were interrupted. Needs the lock."""
     for name in os.listdir(live.parent):  # noqa: PTH208 - names are all that is wanted
-        if name.startswith(live.stem + ".") and name.endswith(
-            tuple(s + TEMPORARY_SUFFIX for s in COMPRESSIONS.values())
-        ):
-            live.with_name(name).unlink(missing_ok=True)
+        path = live.with_name(name)
+        segment = parse_segment(path.with_suffix("")) if path.suffix == TEMPORARY_SUFFIX else None
+        if segment is not None and segment[0] == live:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -100,4 +103,4 @@ def _compare(path: Path, suffix: str, expected: bytes) -> None:
         while data := stream.read(_PIECE):
             digest.update(data)
     if digest.digest() != expected:
-        raise ValueError(f"{path.name} does not unpack to what was packed")
+        raise ValueError(f"{path.name} does not unpack to what stands in the plain file")

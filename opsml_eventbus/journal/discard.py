@@ -28,7 +28,7 @@ def discard_log(path: str | Path) -> list[Path]:
             if segment.path.stat().st_size and not begins_as_journal(segment):
                 raise JournalRefused(str(segment.path), "it is no journal: its first line is no open record")
         # The newest first: what is left by a kill is the beginning of a log, not a log without one.
-        removed = [*(segment.path for segment in reversed(log.segments)), *log.stale]
+        removed = [*log.stale, *(segment.path for segment in reversed(log.segments))]
         for file in removed:
             file.unlink()
         sync_folder(live.parent)

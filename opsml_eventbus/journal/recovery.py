@@ -96,6 +96,7 @@ class _Opening:
         self.signer = signer
         self.clock = clock
         self.cut = 0
+        self.cut_at: int | None = None  # where in the file; None when an earlier recovery did it
         self.kept: Path | None = None
         self.finished = False
 
@@ -192,6 +193,8 @@ class _Opening:
         walk.end()
         if findings:
             self._judge(walk, findings, opened)
+        if findings or (size == 0 and log.sealed):
+            # (An empty file is cut too: that what stood in it is gone has to be told.)
             self._cut(descriptor, sound, size)
         if sound == 0 or opened is None:
             self.live.unlink()  # nothing whole was in it; what there was is kept aside
@@ -243,7 +246,7 @@ class _Opening:
         os.ftruncate(descriptor, sound)
         if self.fsync != "never":
             sync(descriptor)
-        self.cut, self.kept = size - sound, kept
+        self.cut, self.kept, self.cut_at = size - sound, kept, sound
 
     def _pending(self) -> list[Path]:
         prefix, names = f"{self.live.name}.torn-", os.listdir(self.live.parent)  # noqa: PTH208 - names are all
@@ -285,7 +288,8 @@ class _Opening:
             final = path.with_name(path.name.removesuffix(PENDING_SUFFIX))
             if b'"%b"' % final.name.encode() not in file.tail(_TAIL_BYTES):
                 size, digest = _measure(path)
-                file.record(Recovered(size, file.state.size, final.name, digest))
+                offset = file.state.size if self.cut_at is None else self.cut_at
+                file.record(Recovered(size, offset, final.name, digest))
             path.rename(final)
             self.kept = final
         sync_folder(self.live.parent)

@@ -100,6 +100,9 @@ def parse_segment(path: Path) -> tuple[Path, int] | None:
     return path.with_name(match["stem"] + match["suffix"]), int(match["first"])
 
 
+NAME_BYTES = 255 - len(".00000000000000000001.zst.damaged-20260101T000000Z.999.pending")
+
+
 def check_live(path: Path) -> None:
     """Refuse a path at which no log can be written. Raises JournalRefused."""
     if path.suffix in COMPRESSIONS.values():
@@ -110,6 +113,10 @@ def check_live(path: Path) -> None:
         raise JournalRefused(str(path), f"a finished file of {segment[0].name}; record to that")
     if not path.suffix and (path.is_file() or not os.path.lexists(path)):
         raise JournalRefused(str(path), "a log's name has an ending, such as .jsonl: its finished files are told by it")
+    if (size := len(path.name.encode())) > NAME_BYTES:
+        raise JournalRefused(
+            str(path), f"its name has {size} bytes; {NAME_BYTES} leave room for those of its other files"
+        )
 
 
 def check_name(path: Path) -> None:
