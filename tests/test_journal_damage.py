@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 
 import pytest
@@ -15,6 +16,7 @@ from opsml_eventbus.event import Event
 from opsml_eventbus.journal import (
     Damage,
     Journal,
+    JournalReader,
     Line,
     read_backwards,
     read_journal,
@@ -205,3 +207,34 @@ def test_a_name_that_leaves_no_room_for_finished_files_is_refused(tmp_path):
     assert verify_journal(path).exit == 0
     with pytest.raises(JournalRefused, match="bytes"):
         Journal(tmp_path / f"a{name}")
+
+
+@pytest.mark.parametrize("count", [10, 3000])
+@pytest.mark.parametrize("wanted", [b"", b'"n":2'])
+def test_lines_before_what_was_taken_back_are_shown_once(tmp_path, count, wanted):
+    path = tmp_path / "audit.jsonl"
+    file = open_plain(path)
+    file.append(lines(range(count)))
+    file.sync()
+    before = file.state.size, file.state.head, file.state.tally
+    file.append(lines(range(9000, 9005)))
+    reader = JournalReader(path, sieve=lambda data: wanted in data)
+    items = list[Line | Damage]()
+
+    def drain():
+        while not (portion := reader.read()).end:
+            items.extend(portion.items)
+
+    drain()
+    # A write that was refused, undone; and others in its place.
+    os.truncate(path, before[0])
+    file.state.size, file.state.head, file.state.tally = before
+    file.append(lines([*range(20_000, 20_003)]))
+    file.sync()
+    drain()
+    reader.close()
+    file.close()
+    shown = [decode_line(item.line).id for item in items if isinstance(item, Line)]
+    assert not [item for item in items if isinstance(item, Damage)]
+    assert len(set(shown)) == len(shown)
+    assert {"e2", "e20000", "e20002"} <= set(shown)

@@ -5,14 +5,27 @@ from __future__ import annotations
 import os
 from collections import deque
 from io import FileIO
+from typing import NamedTuple
 
 from .format import PLACE_BYTES, Place, read_place
 from .lines import BLOCK_BYTES, Block, read_blocks
 from .segments import Segment, open_regular
 
-_MARKS = 64  # ends of portions remembered, to find back behind a batch that was undone
+_MARKS = 32  # blocks remembered, to find back behind a batch (4 MiB at most) that was undone
 _MARK_BYTES = 77  # a line's chain value and its end: no two lines share them
 _FIRST_LINE_BYTES = 64 << 10
+
+
+class _Mark(NamedTuple):
+    """How a file looked where a block ended. following: the seq that comes next; before: the bytes that stood there;
+    start, data: the block."""
+
+    offset: int
+    number: int
+    following: int
+    before: bytes
+    start: int
+    data: bytes
 
 
 class PlainFile:
@@ -25,7 +38,8 @@ class PlainFile:
         self._stream: FileIO = open_regular(segment.path)
         self.offset = 0
         self.number = 1
-        self._marks: deque[tuple[int, int, int, bytes]] = deque(maxlen=_MARKS)
+        self._marks: deque[_Mark] = deque(maxlen=_MARKS)
+        self._block: Block | None = None
 
     @property
     def descriptor(self) -> int:
@@ -62,6 +76,7 @@ class PlainFile:
         if block is None or not block.whole:
             return None
         self.offset, self.number = block.end, block.number + block.height
+        self._block = block
         return block
 
     def partial(self) -> Block | None:
@@ -71,25 +86,32 @@ class PlainFile:
 
     def mark(self, following: int) -> None:
         """Remember how the file looked here, with `following` the seq that comes next."""
-        if not self.sealed_name:
-            self._marks.append((self.offset, self.number, following, self._before(self.offset)))
+        if not self.sealed_name and self._block is not None:
+            before, block = self._before(self.offset), self._block
+            self._marks.append(_Mark(self.offset, self.number, following, before, block.offset, block.data))
 
     def check_undone(self) -> int | None:
         """Go back behind what the writer took back; the seq that then comes next, None when all is as it was."""
-        undone = False
-        while self._marks:
-            offset, number, following, before = self._marks[-1]
-            if self._before(offset) == before:
-                if not undone:
-                    return None
-                self.offset, self.number = offset, number
-                return following
-            undone = True
-            self._marks.pop()
-        if undone:
-            self.offset, self.number = 0, 1
-            return 0
-        return None
+        undone: _Mark | None = None
+        while self._marks and self._before(self._marks[-1].offset) != self._marks[-1].before:
+            undone = self._marks.pop()
+        if undone is None:
+            return None
+        following = 0
+        self.offset, self.number = 0, 1
+        if self._marks:
+            self.offset, self.number, following = self._marks[-1][:3]
+        if undone.start != self.offset:
+            return following
+        # The lines of its block that are still there were given out already.
+        there = os.pread(self.descriptor, len(undone.data) + 1, self.offset).split(b"\n")[:-1]
+        for old, new in zip(undone.data.split(b"\n"), there, strict=False):
+            if old != new:
+                break
+            self.offset, self.number = self.offset + len(new) + 1, self.number + 1
+            place = read_place(new)
+            following = place.seq + 1 if place is not None else following
+        return following
 
     def _before(self, offset: int) -> bytes:
         return os.pread(self.descriptor, _MARK_BYTES, max(0, offset - _MARK_BYTES))

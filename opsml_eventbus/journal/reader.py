@@ -285,9 +285,8 @@ class JournalReader:
         if block.oversize:
             self._damage(portion, block.number, block.offset, f"a line of over {MAX_EVENT_BYTES:,} bytes")
             return True
-        if self._sieve is not None and self._pass(block, portion):
-            return True
-        self._split(block, portion)
+        if self._sieve is None or not self._pass(block, portion):
+            self._split(block, portion)
         file.mark(self._next)
         return True
 
