@@ -19,7 +19,7 @@ def files(live):
     name = re.compile(re.escape(live.stem) + r"\.([0-9]{20})" + re.escape(live.suffix) + r"(\.gz|\.zst)?")
     paths = sorted(live.parent.iterdir(), reverse=True)  # so that the plain file wins over its .gz
     found = {int(match[1]): path for path in paths if (match := name.fullmatch(path.name))}
-    return [*sorted(found.items()), *([(None, live)] if live.exists() else [])]
+    return [*sorted(found.items()), *([(None, live)] if live.exists() or live.is_symlink() else [])]
 
 
 def link(chain, body):
@@ -33,7 +33,7 @@ def verify(live):
             sys.exit(f"{path}: unpack it first (zstd -d)")
         try:
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        except (EOFError, gzip.BadGzipFile, zlib.error):
+        except (OSError, EOFError, zlib.error):
             return 5
         lines, name, synced, sealed, events, disturbed, lost = data.split(b"\n"), "", True, False, 0, False, False
         for number, line in enumerate(lines):
@@ -48,7 +48,7 @@ def verify(live):
                 continue
             at, stated, value, _ = places[-1]
             event, record, name = {}, {}, ""
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line) if line[63:].startswith(b'","source":"eventbus.journal",') else {}
                 name, record = event.get("type", ""), event.get("data", {})
             if name == "eventbus.journal.open":
@@ -70,7 +70,7 @@ def verify(live):
             torn, tampered = [*torn, seq + 1], tampered or (synced and len(lines) > 1)
         if first is not None:  # it got its name when all of it was on disk
             torn = torn if sealed or disturbed else [*torn, seq + 1]
-            durable = max(durable, seq + (not sealed)) if synced else durable
+            durable = max(durable, seq + (not sealed or disturbed)) if synced else durable
     tampered |= beginning is not None and beginning not in pruned
     return 5 if tampered or any(at <= durable for at in torn) else 3 if torn or not seq else 0
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from journal_support import event, ids, independent_verifier, lines, make, open_plain
@@ -25,7 +26,7 @@ from opsml_eventbus.journal import (
     verify_journal,
 )
 from opsml_eventbus.journal.compress import compress_segment, remove_leftovers
-from opsml_eventbus.journal.format import Recovered, read_control
+from opsml_eventbus.journal.format import Head, Open, Recovered, control_line, read_control, write_lines
 from opsml_eventbus.journal.segments import NAME_BYTES, list_log
 
 pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
@@ -127,6 +128,28 @@ def test_half_a_line_behind_a_seal_is_told(tmp_path):
     with list_log(path).segments[0].path.open("ab") as file:
         file.write(b'{"specversion":"1.0","id":"hidden')
     assert [item.reason for item in read_journal(path) if isinstance(item, Damage)]
+    assert verify_journal(path).exit == independent_verifier()(path) == 5
+    path.unlink()
+    assert verify_journal(path).exit == independent_verifier()(path) == 5
+
+
+def test_a_log_begins_with_zeros(tmp_path):
+    path, head = tmp_path / "audit.jsonl", Head(0, b"\xab" * 32)
+    opened = control_line(Open(1, "x", 1, head.chain.hex(), "always"), 1)
+    path.write_bytes(write_lines(head, 0, [opened, *lines([1, 2])])[1])
+    assert verify_journal(path).exit == 5
+
+
+@pytest.mark.parametrize("make_special", [Path.mkdir, lambda path: path.symlink_to("/not/there/it")])
+@pytest.mark.parametrize("index", [0, 1])
+def test_what_is_no_file_is_tampering_for_both_verifiers(tmp_path, make_special, index):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
+    file = list_log(path).segments[index].path
+    file.unlink()
+    make_special(file)
+    assert independent_verifier()(path) == 5
+    if index == 0:
+        assert verify_journal(path).exit == 5
 
 
 def test_a_tally_without_a_time_hides_nothing(tmp_path):

@@ -309,6 +309,8 @@ class Walk:
             self._gone.append((control.first, previous, finding))
         elif joined and control.first <= self.head.seq:
             self._found("sequence", number, offset, f"seq {control.first} again, after {self.head.seq}")
+        elif not joined and control.first == 1 and any(previous):
+            self._found("altered", number, offset, "it begins a log, and its `previous` is not all zeros")
         elif joined and previous not in (self.head.chain, self._other) and not self._lost:
             self._found("altered", number, offset, "it does not join the file before it")
         if self.log not in ("", control.log) or (joined and control.first <= self.head.seq):
