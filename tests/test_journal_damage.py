@@ -261,3 +261,16 @@ def test_lines_before_what_was_taken_back_are_shown_once(tmp_path, count, wanted
     assert not [item for item in items if isinstance(item, Damage)]
     assert len(set(shown)) == len(shown)
     assert {"e2", "e20000", "e20002"} <= set(shown)
+
+
+def test_an_event_without_its_newline_is_no_torn_journal(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(lines([1])[0])
+    with pytest.raises(JournalRefused, match="is no journal"):
+        recover(path)
+    assert path.read_bytes() == lines([1])[0]
+    whole = make(tmp_path / "other.jsonl", [[1]]).read_bytes().splitlines()[0]
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        recover(path)
+        assert verify_journal(path).exit == 0

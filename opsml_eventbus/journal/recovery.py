@@ -24,6 +24,8 @@ from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
 from ..event import new_id
 from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
 from .format import (
+    CONTROL_AT,
+    CONTROL_MARK,
     Checkpoint,
     Head,
     Open,
@@ -45,6 +47,7 @@ from .walk import Finding, Walk
 
 PENDING_SUFFIX = ".pending"  # a torn tail was copied aside; its `recovered` record is not known to be on disk
 _TAIL_BYTES = 64 << 10
+_BEGINNING = b'{"specversion":"1.0","id":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +340,9 @@ def _may_be_torn_open(path: Path) -> bool:
     with path.open("rb") as stream:
         beginning = stream.read(LINE_BYTES)
     start = beginning.rstrip(b"\0")
-    return b"\n" not in start and (b'{"specversion":"1.0","id":"'.startswith(start[:27]) or start.startswith(b'{"spec'))
+    if b"\n" in start or not (_BEGINNING.startswith(start[:27]) or start.startswith(b'{"spec')):
+        return False
+    return b"\0" in start or CONTROL_MARK.startswith(start[CONTROL_AT:][: len(CONTROL_MARK)])  # no other event's line
 
 
 def _first_line(live: Path) -> tuple[Open | None, int]:
