@@ -274,3 +274,29 @@ def test_an_event_without_its_newline_is_no_torn_journal(tmp_path):
         path.write_bytes(whole[:size])
         recover(path)
         assert verify_journal(path).exit == 0
+
+
+def test_a_live_file_that_does_not_say_where_it_begins_comes_once(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    file = open_plain(path)
+    file.append(lines([1, 2, 3]))
+    with path.open("r+b") as edited:
+        edited.seek(10)
+        edited.write(b"X" * 40)
+    reader = JournalReader(path)
+    items = list[Line | Damage]()
+
+    def drain():
+        while not (portion := reader.read()).end:
+            items.extend(portion.items)
+
+    drain()
+    file.append(lines([4]))
+    file.rotate()
+    drain()
+    file.append(lines([5]))
+    drain()
+    reader.close()
+    file.close()
+    shown = [decode_line(item.line).id for item in items if isinstance(item, Line)]
+    assert shown == ["e1", "e2", "e3", "e4", "e5"]

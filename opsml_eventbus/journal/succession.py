@@ -41,11 +41,13 @@ class Succession:
         self._behind = behind
         self._ahead: deque[Segment] = deque()  # finished files of the last listing that come next
         self._seen: tuple[int, int] | None = None  # the file that was given last, when it was the live one
+        self._unnamed: tuple[int, int] | None = None  # the same, until it says where it begins
         self.segment: Segment | None = None  # the file that was given last, or could not be opened
 
     def begun(self, first: int) -> None:
         """The live file that was given last says that it begins with this seq, so that will be its name."""
         self._behind = max(self._behind, first)
+        self._unnamed = None
 
     def following(self, opener: Callable[[Segment], OpenedT], *, log: str = "") -> tuple[Segment, OpenedT] | None:
         """The next file, opened; None when there is none yet.
@@ -82,7 +84,7 @@ class Succession:
     def _pass(self, segment: Segment, on_disk: tuple[int, int] | None) -> None:
         self.segment = segment
         # Only of the file that was given last: when it is closed, its number on disk goes to another.
-        self._seen = on_disk if segment.first is None else None
+        self._seen = self._unnamed = on_disk if segment.first is None else None
         self._behind = self._behind if segment.first is None else segment.first
 
     def _next(self) -> Segment | None:
@@ -99,7 +101,10 @@ class Succession:
         return None if live is None or (self._seen is not None and live.on_disk() == self._seen) else live
 
     def _comes(self, segment: Segment) -> bool:
-        return segment.first is not None and segment.first > self._behind
+        if segment.first is None or segment.first <= self._behind:
+            return False
+        # A live file whose first line is damaged did not say what its name would be.
+        return self._unnamed is None or segment.on_disk() != self._unnamed
 
 
 def _is_gone(segment: Segment, error: OSError) -> bool:
