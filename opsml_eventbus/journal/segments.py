@@ -193,7 +193,8 @@ def _only_log(folder: Path) -> Path:
             logs.add(path)
     if len(logs) != 1:
         names = sorted(path.name for path in logs)
-        reason = f"{len(names)} logs in this folder: {', '.join(names[:8])}" if names else "no log in this folder"
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+        reason = f"{len(names)} logs in this folder: {shown}" if names else "no log in this folder"
         raise JournalRefused(str(folder), reason, names)
     return logs.pop()
 

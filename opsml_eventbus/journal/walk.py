@@ -72,7 +72,8 @@ class Finding:
         return replace(self, kind="altered") if self.kind == "torn" and self.seq <= durable else self
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: byte {self.byte}: {self.kind}: {self.reason}"
+        place = f"{self.file}:{self.line}" if self.line else self.file  # what is not there stands in no line
+        return f"{place}: byte {self.byte}: {self.kind}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
