@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 from pathlib import Path
 
 import pytest
-from journal_support import event, ids, independent_verifier, lines, make, open_plain
+from journal_support import ids, independent_verifier, lines, make, open_plain
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.errors import JournalRefused
@@ -166,21 +165,6 @@ def test_a_record_that_is_no_record_is_no_event(cli, options):
     path.write_bytes(b"".join(rows))
     done = cli.run("tail", str(path), *options, check=3)
     assert [json.loads(line)["type"] for line in done.out.splitlines()] == ["t", "t", "t", "eventbus.gap"]
-
-
-def test_an_emptied_live_file_is_not_gone_on_with_in_silence(tmp_path):
-    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
-    path.write_bytes(b"")
-    notices = []
-
-    async def run():
-        async with Journal(path, on_notice=notices.append) as journal:
-            await journal.append([event(5)])
-
-    asyncio.run(run())
-    assert [notice.kind for notice in notices] == ["recovered"]
-    report = verify_journal(path)
-    assert (report.exit, report.recovered, ids(path)) == (0, 1, ["e1", "e2", "e5"])
 
 
 def test_a_record_of_what_was_cut_says_where(tmp_path):

@@ -196,8 +196,6 @@ class _Opening:
         walk.end()
         if findings:
             self._judge(walk, findings, opened)
-        if findings or (size == 0 and log.sealed):
-            # (An empty file is cut too: that what stood in it is gone has to be told.)
             self._cut(descriptor, sound, size)
         if sound == 0 or opened is None:
             self.live.unlink()  # nothing whole was in it; what there was is kept aside

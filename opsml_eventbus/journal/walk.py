@@ -122,6 +122,7 @@ class Walk:
         self.sound_end = 0  # byte behind the last line of this file before the first finding in it
         self.recovered = 0  # records of something that was cut
         self._other: bytes | None = None  # the chain value that a damaged line's bytes give
+        self._apart = b""  # chain value of the last place in such bytes
         self._lost = False  # the bytes before this line could not be read as lines
         self._file = ""
         self._name_first: int | None = None
@@ -359,12 +360,13 @@ class Walk:
         for place in embedded_places(line):
             self._placed = True
             begin = line.rfind(b'{"specversion":', start, place.start)
-            if begin >= 0 and link(self.head.chain, line[begin : place.end - 76]) == place.chain:
+            body = line[begin : place.end - 76]
+            # A payload may spell a place: only one that joins counts, or that another joins.
+            if begin >= 0 and place.chain in (link(self.head.chain, body), link(self._apart, body)):
                 self._states(place.durable)
                 self.lines += 1
-            elif place.end < len(line) and not line.startswith(b'{"specversion":', place.end):
-                continue  # a payload may spell a place: one that neither joins nor ends a line is none
-            self.head, self._other = Head(max(place.seq, self.head.seq), place.chain), None
+                self.head, self._other = Head(max(place.seq, self.head.seq), place.chain), None
+            self._apart = place.chain
             start = place.end
 
     def _control(self, control: Control, previous: Head, number: int, offset: int) -> None:
