@@ -220,7 +220,7 @@ class _View:
                 event = decode_line(item.line)
                 _refuse_own(event)
             except InvalidEvent as error:
-                self._refuse(_place(item) if item.number else f"{item.file}: seq {item.seq}", error, batch, 1)
+                self._refuse(_place(item), error, batch, 1)
                 continue
             if isinstance(event, Gap):
                 batch.records.append(Record(event, item.line, item.seq))
@@ -245,7 +245,10 @@ class _View:
 
 
 def _place(item: Line | Damage) -> str:
-    return f"{item.file}:{item.number}" if item.number else item.file
+    """Where it stands. Nobody has counted lines that were read from the end: a seq, or a Damage's own byte, is told."""
+    if item.number:
+        return f"{item.file}:{item.number}"
+    return f"{item.file}: seq {item.seq}" if isinstance(item, Line) else item.file
 
 
 def _refuse_own(item: Event | Gap) -> None:

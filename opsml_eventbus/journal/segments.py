@@ -100,6 +100,7 @@ def parse_segment(path: Path) -> tuple[Path, int] | None:
     return path.with_name(match["stem"] + match["suffix"]), int(match["first"])
 
 
+# Of a live path's name: the names of its finished files, and of copies of them, have to fit into a folder too.
 NAME_BYTES = 255 - len(".00000000000000000001.zst.damaged-20260101T000000Z.999.pending")
 
 
