@@ -89,9 +89,11 @@ class Bookmark:
         """Write it down. Where that cannot be done, the replay goes on all the same."""
         if self._path is None or self._position is None or self._done:
             return
+        from opsml_eventbus.journal.disk import make_folder
+
         self._saved = time.monotonic()
         with suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             fresh = self._path.with_suffix(".new")
             kept = {"recording": self._recording, "name": self.name, "position": self._position, "round": self.round}
             fresh.write_text(json.dumps(kept))

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from journal_support import ids, independent_verifier, lines, make, open_plain
+from journal_support import event, ids, independent_verifier, lines, make, open_plain, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.errors import JournalRefused
@@ -85,8 +85,19 @@ def test_an_emptied_live_file_is_torn_under_any_policy(tmp_path):
     file.append(lines([1, 2]))
     file.rotate()
     file.close()
-    (tmp_path / "audit.jsonl").write_bytes(b"")
-    assert verify_journal(tmp_path / "audit.jsonl").exit == independent_verifier()(tmp_path / "audit.jsonl") == 3
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b"")
+    assert verify_journal(path).exit == independent_verifier()(path) == 3
+
+
+def test_who_goes_on_behind_an_emptied_live_file_says_so_in_the_log(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3, 4]], rotate_after=(1,))
+    path.write_bytes(b"")  # as logrotate's copytruncate leaves it
+    write(path, [event(5)])
+    report = verify_journal(path)
+    assert (report.exit, report.recovered, ids(path)) == (0, 1, ["e1", "e2", "e5"])
+    write(path, [event(6)])
+    assert verify_journal(path).recovered == 1
 
 
 @pytest.mark.parametrize(("first", "gone"), [(2, slice(4, 6)), (5, slice(4, 6)), (6, slice(4, 7))])

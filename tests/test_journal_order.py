@@ -49,7 +49,10 @@ def path(tmp_path):
 def test_the_first_file_is_on_disk_with_its_name_before_anything_is_acknowledged(path, monkeypatch):
     steps = Steps(monkeypatch, path.parent)
     open_plain(path).close()
-    assert steps.taken[-3:] == ["write audit.jsonl", "fdatasync audit.jsonl", "fsync ."]
+    assert steps.taken[-4:] == [
+        *("write audit.jsonl.next", "fdatasync audit.jsonl.next"),
+        *("rename audit.jsonl.next", "fsync ."),
+    ]
 
 
 def test_a_rotation_has_both_files_on_disk_before_it_renames_them(path, monkeypatch):

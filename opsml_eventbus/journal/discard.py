@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from ..errors import JournalRefused
-from .disk import Lock, sync_folder
+from .disk import Lock, hold, open_file, sync_folder
 from .segments import list_log
 from .succession import begins_as_journal
 
@@ -21,8 +23,13 @@ def discard_log(path: str | Path) -> list[Path]:
     log = list_log(live)
     if not log.segments:
         return []
-    lock = Lock(live)
-    try:
+    with contextlib.ExitStack() as held:
+        lock = Lock(live)
+        held.callback(lock.release)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = open_file(live, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            hold(live, descriptor)
         log = list_log(live)
         for segment in log.segments:
             if segment.path.stat().st_size and not begins_as_journal(segment):
@@ -32,6 +39,4 @@ def discard_log(path: str | Path) -> list[Path]:
         for file in removed:
             file.unlink()
         sync_folder(live.parent)
-    finally:
-        lock.release()
     return removed

@@ -154,8 +154,10 @@ class _Opening:
             behind, name, tally = walk.head, walk.log, seal.tally
             durable = walk.durable if walk.fsync == "never" else walk.head.seq
         opened = open_record(name, behind, self.fsync, tally)
+        temporary = self.live.with_name(self.live.name + NEXT_SUFFIX)
         try:
-            descriptor, state = start_file(self.live, opened, behind, durable, self.clock(), self.fsync)
+            descriptor, state = start_file(temporary, opened, behind, durable, self.clock(), self.fsync)
+            temporary.rename(self.live)
         except OSError as error:
             raise JournalFailed(str(self.live), f"it cannot be begun: {error.strerror}") from error
         sync_folder(self.live.parent)
@@ -196,6 +198,8 @@ class _Opening:
         walk.end()
         if findings:
             self._judge(walk, findings, opened)
+        if findings or (size == 0 and log.sealed):
+            # A live file behind finished ones never was empty: somebody has emptied it, which the log has to say.
             self._cut(descriptor, sound, size)
         if sound == 0 or opened is None:
             self.live.unlink()  # nothing whole was in it; what there was is kept aside
