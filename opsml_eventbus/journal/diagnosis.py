@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import JournalRefused
-from .format import CHAIN_BYTES, Head, Open, Seal, link, peek_control, read_place
-from .lines import Block, read_blocks
+from .format import Head, Pruned, Seal, Tally, peek_control
+from .lines import read_blocks
+from .runs import Run, blocks_of, read_runs
 from .segments import Log, Segment, parse_segment
 from .succession import peek_open
 from .walk import Finding, Walk
@@ -19,10 +21,14 @@ from .walk import Finding, Walk
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it, which
-    are all of it when they are `sealed`. behind: where the chain stands there, `durable` with it; log: its id. had:
-    first and last seq of what is sound in each file. beginning: seq and chain value of a beginning that no sound line
-    declares any more. twins: the compressed forms of those files that a crash left beside them."""
+    """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it. behind:
+    where the chain stands there, `durable` with it; log: its id. had: what is sound in each file. beginning: what would
+    declare that the log begins where it does, None where it begins with seq 1; pruned: the beginnings that are declared
+    in what is sound. twins: the compressed forms of those files that a crash left beside them.
+
+    sealed: the damage is behind a file's seal, `sound` is all up to there, and the rest of the log is sound (`had`, it
+    too). unsealed: the same damage as one that is mended by writing everything anew from there on.
+    """
 
     finding: Finding
     segments: tuple[Segment, ...]
@@ -30,56 +36,126 @@ class Diagnosis:
     behind: Head
     durable: int
     log: str
-    had: tuple[tuple[int, int], ...]
-    beginning: tuple[tuple[int, bytes], ...] = ()
-    sealed: bool = False
+    had: tuple[Run, ...]
+    beginning: Pruned | None = None
+    pruned: frozenset[int] = frozenset()
     twins: tuple[Path, ...] = ()
+    unsealed: Diagnosis | None = None
+
+    @property
+    def sealed(self) -> bool:
+        return self.unsealed is not None
 
 
 def diagnose(log: Log) -> Diagnosis | None:
+    """None: there is no damage. Raises JournalRefused: nothing of it is a journal, or only its beginning is gone, and
+    nothing can mend that."""
     segments, name = _in_order(log)
     findings: list[Finding] = []
     walk = Walk(findings.append, log=name)
-    befores = []
-    had: list[tuple[int, int]] = []
-    for index, segment in enumerate(segments):
-        before = (walk.head, walk.durable, walk.log)
-        befores.append(before)
+    befores, had, sound = list[_Before](), list[Run](), 0
+    for segment in segments:
+        befores.append(_Before(walk.head, walk.durable, walk.log, walk.pruned))
         _feed(walk, segment)
-        if segment.first is None and index < len(segments) - 1 and not findings:
+        if findings:
+            sound = walk.sound_end
+        elif segment.first is None and segment != segments[-1]:
             # Everything from it on is written anew at its name, so it counts as the first that is damaged.
             reason = f"the live file begins with seq {walk.file_first}, and others follow it"
             findings.append(Finding("sequence", segment.name, 1, 0, walk.file_first, reason))
-            walk.sound_end = 0
         if findings and not walk.lines and not name:
             raise JournalRefused(str(segment.path), "nothing in it is a line of a journal")
         if findings:
-            sound = walk.sound_end
-            sealed = False
-            if sound:
-                before, sealed = _sound_part(segment, sound)
-                had.append((walk.file_first, before[0].seq))
-            for later in segments[index + 1 :]:
-                _feed(walk, later)
-            # What declared a beginning may be among what is damaged.
-            beginning = [(first, chain) for first, chain, gone in walk.undeclared if gone.seq == 1]
-            if sealed and beginning:
-                # That has to be said in the log, so all of this file is written anew, not only what is behind its end.
-                sound, sealed, before = 0, False, befores[index]
-                had.pop()
-            broken = segments[index : index + 1] if sealed else segments[index:]
-            twins = _twins(log, broken)
-            finding = findings[0].judged(walk.durable)
-            return Diagnosis(finding, broken, sound, *before, tuple(had), tuple(beginning), sealed, twins)
-        had.append((walk.file_first, walk.head.seq))
-    walk.finish()  # tells of files that are missing and not declared pruned
+            break
+        had.append(_run(segment, walk))
+    index = len(had)
+    for later in segments[index + 1 :]:
+        _feed(walk, later)  # how far it was durable decides what the damage is called
     if not findings:
-        return None
-    index = [segment.name for segment in segments].index(findings[0].file)
-    if index == 0:
-        raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
-    broken = segments[index:]
-    return Diagnosis(findings[0], broken, 0, *befores[index], tuple(had[:index]), twins=_twins(log, broken))
+        walk.finish()  # tells of files that are missing and not declared pruned
+        if not findings:
+            return None
+        index = [segment.name for segment in segments].index(findings[0].file)
+        if index == 0:
+            raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
+    broken, before = segments[index:], befores[index]
+    start = Diagnosis(
+        findings[0].judged(walk.durable),
+        broken,
+        0,
+        before.head,
+        before.durable,
+        before.log,
+        tuple(had[:index]),
+        _beginning(segments[0]) if index else None,
+        before.pruned,
+        _twins(log, broken),
+    )
+    if index == 0 and any(gone.seq == 1 for _, _, gone in walk.undeclared):
+        return start  # all of it anew, with a Gap in front
+    return _behind(start, segments, sound) if sound else start
+
+
+class _Before(NamedTuple):
+    """What is known before a file."""
+
+    head: Head
+    durable: int
+    log: str
+    pruned: frozenset[int]
+
+
+def _behind(start: Diagnosis, segments: Sequence[Segment], sound: int) -> Diagnosis:
+    """The same damage, of a file that is sound up to there."""
+    segment, last = start.segments[0], b""
+    for block in blocks_of(segment, 0, sound):
+        last = block.lines[-1]
+    found = _cut_at(start, segments, sound)
+    if not isinstance(peek_control(last), Seal):
+        return found
+    unsealed = _cut_at(start, segments, sound - len(last) - 1)
+    if not any(other.first is not None for other in start.segments[1:]):
+        return unsealed  # no writer opens a log whose newest finished file is damaged, so none could say what was cut
+    findings: list[Finding] = []
+    walk, had = Walk(findings.append, log=start.log), list[Run]()
+    for other in segments:
+        _feed(walk, other, sound if other == segment else None)
+        had.append(_run(other, walk))
+    walk.finish()
+    if findings:
+        return unsealed
+    twins = tuple(path for path in start.twins if parse_segment(path) == parse_segment(segment.path))
+    return replace(found, segments=(segment,), had=tuple(had), twins=twins, unsealed=unsealed)
+
+
+def _cut_at(start: Diagnosis, segments: Sequence[Segment], sound: int) -> Diagnosis:
+    walk = Walk(lambda _: None, whole=False)
+    walk.begin(start.segments[0].name, None)
+    for block in blocks_of(start.segments[0], 0, sound):
+        walk.feed(block)
+    return replace(
+        start,
+        sound=sound,
+        behind=walk.head,
+        durable=walk.durable,
+        log=walk.log,
+        had=(*start.had, _run(start.segments[0], walk)),
+        beginning=_beginning(segments[0]),
+        pruned=start.pruned | walk.pruned,
+    )
+
+
+def _run(segment: Segment, walk: Walk) -> Run:
+    """The sound part of the file that was walked last."""
+    return Run(segment, 0, walk.file_first, end=walk.sound_end, last=walk.head)
+
+
+def _beginning(segment: Segment) -> Pruned | None:
+    opened = peek_open(segment)
+    return Pruned(1, opened.first, opened.previous, Tally()) if opened is not None and opened.first > 1 else None
+
+
+# ── the order of the files ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
@@ -87,30 +163,48 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
 
     A file of another log, or one that does not say where it begins, stands where its name says.
     """
-    opened = {segment: _begins(segment) for segment in log.segments}
-    ids = Counter(record.log for record in reversed(opened.values()) if record is not None)
-    name = ids.most_common(1)[0][0] if ids else ""
-
-    finished = {record.first for segment, record in opened.items() if record is not None and segment.first is not None}
+    begun = {segment: _begins(segment) for segment in log.segments}
+    votes = Counter[str]()
+    for begins in reversed(begun.values()):
+        if begins is not None:
+            votes[begins.log] += 1 + begins.joined
+    name = votes.most_common(1)[0][0] if votes else ""
+    own = {segment: begins.seq for segment, begins in begun.items() if begins is not None and begins.log == name}
+    finished = {seq for segment, seq in own.items() if segment.first is not None}
 
     def place(segment: Segment) -> tuple[bool, int]:
-        record = opened[segment]
-        if record is None or record.log != name or (segment.first is None and record.first in finished):
+        seq = own.get(segment)
+        if seq is None or (segment.first is None and seq in finished):
             return segment.first is None, segment.first or 0
-        return False, record.first
+        return False, seq
 
     return tuple(sorted(log.segments, key=place)), name
 
 
-def _begins(segment: Segment) -> Open | None:
-    """Its open record, unless the line behind that does not join it: then it was put there."""
-    if (opened := peek_open(segment)) is None:
+class _Begins(NamedTuple):
+    """What a file says of its beginning. seq: of the first line in it that the next one joins. joined: that is the open
+    record; else it was perhaps put there, or what follows it was changed."""
+
+    log: str
+    seq: int
+    joined: bool
+
+
+def _begins(segment: Segment) -> _Begins | None:
+    try:
+        runs = list(read_runs(segment, itertools.islice(blocks_of(segment, 0), 1)))
+    except (OSError, EOFError, ValueError):
         return None
-    lines = list(itertools.islice((line for block in blocks_of(segment, 0) for line in block.lines), 2))
-    first, second = [*map(read_place, lines), None, None][:2]
-    if first is None or second is None or link(first.chain, lines[1][:-CHAIN_BYTES]) == second.chain:
-        return opened
-    return None
+    opened = next((run for run in runs if run.proved), None)
+    longer = next((run for run in runs if run.last.seq > run.first), opened)
+    if longer is None or (opened is None and not longer.log):
+        return None
+    if longer.proved or opened is None:
+        return _Begins(longer.log, longer.first, longer.proved)
+    return _Begins(opened.log, longer.first, joined=False)
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _twins(log: Log, segments: Sequence[Segment]) -> tuple[Path, ...]:
@@ -118,44 +212,15 @@ def _twins(log: Log, segments: Sequence[Segment]) -> tuple[Path, ...]:
     return tuple(path for path in log.stale if (parsed := parse_segment(path)) is not None and parsed[1] in firsts)
 
 
-def _feed(walk: Walk, segment: Segment) -> None:
+def _feed(walk: Walk, segment: Segment, size: int | None = None) -> None:
+    """A file, or as many bytes of it."""
     walk.begin(segment.name, segment.first)
     end, number = 0, 1
     try:
         with closing(segment.open()) as stream:
-            for block in read_blocks(stream.read):
+            for block in read_blocks(stream.read) if size is None else blocks_of(segment, 0, size):
                 walk.feed(block)
                 end, number = block.end, block.number + block.height
         walk.end()
     except (OSError, EOFError, ValueError) as error:
         walk.unreadable(end, number, str(error))
-
-
-def _sound_part(segment: Segment, sound: int) -> tuple[tuple[Head, int, str], bool]:
-    """Where the chain stands behind it, how far that is durable and whose it is; and does it end with a seal?"""
-    walk, last = Walk(lambda _: None, whole=False), b""
-    walk.begin(segment.name, None)
-    for block in blocks_of(segment, 0, sound):
-        walk.feed(block)
-        last = block.lines[-1]
-    return (walk.head, walk.durable, walk.log), isinstance(peek_control(last), Seal)
-
-
-def blocks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[Block]:
-    """The blocks of a part of a file, as far as it can be read. (A compressed one is read from its beginning.)"""
-    position = 0
-
-    def read(size: int) -> bytes:
-        nonlocal position
-        size = size if end is None else min(size, end - position)
-        try:
-            data = stream.read(size) if size > 0 else b""
-        except (OSError, EOFError, ValueError):
-            return b""  # what lies behind is in the copy
-        position += len(data)
-        return data
-
-    with closing(segment.open()) as stream:
-        while position < start and read(min(1 << 20, start - position)):
-            pass
-        yield from read_blocks(read, start)

@@ -16,21 +16,19 @@ import filecmp
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import msgspec
-
-from ..codec import encode_line
 from ..errors import JournalFailed
-from ..event import Gap, new_id
-from .diagnosis import Diagnosis, blocks_of, diagnose
+from ..event import new_id
+from .diagnosis import Diagnosis, diagnose
 from .disk import Lock, hold, open_file, sync, sync_folder, write_all
-from .format import Pruned, Recovered, Tally, control_line, is_control, peek_control, write_lines
+from .format import Recovered, control_line, is_control, peek_control, write_lines
 from .live import open_record
 from .recovery import keep_aside, open_live
+from .runs import blocks_of
 from .salvage import Salvage
 from .segments import COMPRESSIONS, Log, Segment, check_live, list_log, open_regular, segment_path
 from .walk import Finding
@@ -51,16 +49,6 @@ class Repair:
     salvaged: int = 0
     lost: int = 0
     left: int = 0
-
-    def and_then(self, more: Repair) -> Repair:
-        return Repair(
-            self.finding or more.finding,
-            self.kept + more.kept,
-            self.cut + more.cut,
-            self.salvaged + more.salvaged,
-            self.lost + more.lost,
-            self.left + more.left,
-        )
 
 
 def find_damage(path: str | Path) -> Finding | None:
@@ -83,15 +71,12 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
     try:
         lock = Lock(live)
         try:
-            done, cut = _mend(live, clock)
-            if done.finding is not None:
-                _leave(live, cut)
+            return _mend(live, clock)
         finally:
             lock.release()
     except OSError as error:
         name = Path(error.filename or live).name
         raise JournalFailed(str(live), f"repair: {name}: {error.strerror}") from error
-    return done
 
 
 def _log_at(live: Path) -> Log:
@@ -102,33 +87,34 @@ def _log_at(live: Path) -> Log:
     return log
 
 
-def _mend(live: Path, clock: Callable[[], int]) -> tuple[Repair, list[Recovered]]:
-    """What was done, and the records of it that are in no file yet."""
-    done, cut = Repair(), list[Recovered]()
-    with contextlib.ExitStack() as opened:
+def _mend(live: Path, clock: Callable[[], int]) -> Repair:
+    with contextlib.ExitStack() as held:
         for segment in list_log(live).segments:
             stream = open_regular(segment.path)  # what cannot be copied is not begun with
             if segment.first is None:
-                hold(live, opened.enter_context(stream).fileno())
+                hold(live, held.enter_context(stream).fileno())
             else:
                 stream.close()
         _remove_superseded(live)
-        # What follows a file that was only shortened may be damaged too.
-        for _ in range(len(list_log(live).segments) + 1):
-            damage = diagnose(list_log(live))
-            if damage is None:
-                break
-            more, records = _Mending(live, damage, clock).run()
-            done, cut = done.and_then(more), cut + records
-    return done, cut
+        damage = diagnose(list_log(live))
+        if damage is None:
+            return Repair()
+        mending = _Mending(live, damage, clock)
+        if damage.unsealed is not None and mending.salvage.salvaged:
+            mending = _Mending(live, damage.unsealed, clock)  # events of the log stand behind a seal, and nowhere else
+        if not mending.damage.sealed:
+            mending.rewrite(held)
+    if mending.damage.sealed:
+        mending.shorten()
+    else:
+        _leave(live)
+    return mending.done
 
 
-def _leave(live: Path, cut: Sequence[Recovered]) -> None:
-    """In good order: fit to be written again, and with a record of what was cut outside the live file."""
+def _leave(live: Path) -> None:
+    """In good order: fit to be written again."""
     file, _ = open_live(live, "always")
     try:
-        for record in cut:
-            file.record(record)
         if not file.state.settled:
             file.checkpoint()
     finally:
@@ -139,36 +125,58 @@ class _Mending:
     def __init__(self, live: Path, damage: Diagnosis, clock: Callable[[], int]) -> None:
         self.live = live
         self.damage = damage
-        self.clock = clock
+        self.now = clock()
+        self.kept: tuple[Path, ...] = ()
+        self.salvage = Salvage(damage, self.now)
+        for _ in self.salvage:
+            pass  # it counts
 
-    def run(self) -> tuple[Repair, list[Recovered]]:
-        """What was done, and the records of it that are in no file yet."""
-        damage = self.damage
-        kept = tuple(self._keep(path) for path in (*(segment.path for segment in damage.segments), *damage.twins))
-        counted = Salvage(damage, self.clock())
-        for _ in counted:
-            pass
-        counted.lost += len(damage.beginning)  # who declared it is not known; perhaps nobody
-        done = Repair(damage.finding, kept, counted.cut, counted.salvaged, counted.lost, counted.left)
-        if damage.sealed:
-            # A finished file and something behind its end: all of it that is of the log is before that.
-            return self._shorten(done, _records(counted, kept))
-        self._replace(self.live, lambda descriptor: self._write(descriptor, counted, kept))
+    @property
+    def done(self) -> Repair:
+        salvage = self.salvage
+        return Repair(self.damage.finding, self.kept, salvage.cut, salvage.salvaged, salvage.lost, salvage.left)
+
+    def rewrite(self, held: contextlib.ExitStack) -> None:
+        """Everything from the damage on anew, in a live file that takes the place of the files it stood in."""
+        self._keep("damaged")
+        if not self.live.exists():
+            # A writer that comes meanwhile finds a file that is held.
+            descriptor = open_file(self.live, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            held.callback(os.close, descriptor)
+            hold(self.live, descriptor)
+        self._replace(self.live, self._write)
         _remove_superseded(self.live)
-        return done, []
 
-    def _shorten(self, done: Repair, records: list[Recovered]) -> tuple[Repair, list[Recovered]]:
-        """Cut a finished file behind its seal; a compressed one becomes plain."""
+    def shorten(self) -> None:
+        """Cut a finished file behind its seal; a compressed one becomes plain. The log says so before it is done."""
         (segment,) = self.damage.segments
-        self._replace(self.live if segment.first is None else segment_path(self.live, segment.first), self._write_sound)
-        for path in (segment.path, *self.damage.twins):
-            if path.suffix in COMPRESSIONS.values():
-                path.unlink()
-        sync_folder(self.live.parent)
-        left = done.left + done.salvaged
-        return replace(done, salvaged=0, lost=0, left=left), [
-            msgspec.structs.replace(record, salvaged=0) for record in records
-        ]
+        # Another name, because these are not copies of what stands in the live file now.
+        self._keep("cut")
+        file, _ = open_live(self.live, "always")
+        try:
+            for record in self._records():
+                file.record(record)
+            self._replace(segment_path(self.live, segment.first or 0), self._write_sound)
+            for path in (segment.path, *self.damage.twins):
+                if path.suffix in COMPRESSIONS.values():
+                    path.unlink()
+            sync_folder(self.live.parent)
+            file.checkpoint()
+        finally:
+            file.close()
+
+    def _keep(self, word: str) -> None:
+        damage = self.damage
+        self.kept = tuple(_keep(path, word) for path in (*(file.path for file in damage.segments), *damage.twins))
+
+    def _records(self) -> list[Recovered]:
+        """One for each copy: what was cut of a file, or all of a compressed form beside one."""
+        pieces = self.salvage.pieces
+        records = [piece.record(copy) for piece, copy in zip(pieces, self.kept, strict=False)]
+        for copy in self.kept[len(pieces) :]:
+            data = copy.read_bytes()
+            records.append(Recovered(len(data), 0, copy.name, sha256(data).hexdigest()))
+        return records
 
     def _replace(self, path: Path, write: Callable[[int], None]) -> None:
         temporary = self.live.with_name(self.live.name + REPAIR_SUFFIX)
@@ -177,52 +185,37 @@ class _Mending:
         try:
             write(descriptor)
             sync(descriptor)
+            temporary.rename(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # the room it takes may be what was missing
+            raise
         finally:
             os.close(descriptor)
-        temporary.rename(path)
         sync_folder(path.parent)
+
+    def _write(self, descriptor: int) -> None:
+        damage, head = self.damage, self.damage.behind
+        lines: list[bytes] = []
+        self._write_sound(descriptor)
+        if not damage.sound:
+            lines.append(control_line(open_record(damage.log or new_id(self.now), head, "always", None), self.now))
+        lines += [control_line(record, self.now) for record in self._records()]
+        for more in itertools.chain((lines,), _batches(self.salvage)):
+            head, data = write_lines(head, damage.durable, more)
+            write_all(descriptor, data)
 
     def _write_sound(self, descriptor: int) -> None:
         for block in blocks_of(self.damage.segments[0], 0, self.damage.sound):
             write_all(descriptor, block.data + b"\n")
 
-    def _keep(self, path: Path) -> Path:
-        with open_regular(path) as stream:
-            size = os.fstat(stream.fileno()).st_size
 
-            def read(offset: int, count: int) -> bytes:
-                return os.pread(stream.fileno(), count, offset)
-
-            return keep_aside(path, "damaged", read, 0, size, pending="")
-
-    def _write(self, descriptor: int, counted: Salvage, kept: Sequence[Path]) -> None:
-        damage = self.damage
-        head, now = damage.behind, self.clock()
-        lines: list[bytes] = []
-        self._write_sound(descriptor)
-        if not damage.sound:
-            opened = open_record(damage.log or new_id(now), head, "always", None)
-            lines.append(control_line(opened, now))
-        lines += [control_line(record, now) for record in _records(counted, kept)]
-        for first, chain in damage.beginning:
-            lines.append(control_line(Pruned(1, first, chain.hex(), Tally()), now))
-        if counted.lost:
-            lines.append(encode_line(Gap.new(None, None, "invalid")))
-        for more in itertools.chain((lines,), _batches(Salvage(damage, now))):
-            head, data = write_lines(head, damage.durable, more)
-            write_all(descriptor, data)
+def _keep(path: Path, word: str) -> Path:
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        return keep_aside(path, word, lambda start, count: os.pread(stream.fileno(), count, start), 0, size, pending="")
 
 
-def _records(counted: Salvage, kept: Sequence[Path]) -> list[Recovered]:
-    """One for each copy: what was cut of a file, or all of a compressed form beside one."""
-    records = [piece.record(copy) for piece, copy in zip(counted.pieces, kept, strict=False)]
-    for copy in kept[len(counted.pieces) :]:
-        data = copy.read_bytes()
-        records.append(Recovered(len(data), 0, copy.name, sha256(data).hexdigest()))
-    return records
-
-
-def _batches(lines: Salvage) -> Iterator[list[bytes]]:
+def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     source = iter(lines)
     while batch := list(itertools.islice(source, _LINES)):
         yield batch

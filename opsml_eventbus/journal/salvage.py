@@ -1,45 +1,59 @@
-"""What is still whole behind the damage of a log: its events, in their order, and how much of it is not."""
+"""What is still whole behind the damage of a log: its events, each once, in their order, and a Gap where some are
+missing.
+
+It is told from the chain, not from where lines stand. The runs of all damaged files are joined to each other and to
+what is sound. What joins the log, or has an open record of it, is of it; what joins another log is not. A run that
+joins nothing is taken for the log's own only where the seqs of its neighbours leave room for it. Two runs of the log
+with the same seqs and other events are both kept: somebody went on behind a copy, and both were acknowledged.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from ..codec import decode_line, encode_line, strip_place
 from ..errors import InvalidEvent
-from .diagnosis import Diagnosis, blocks_of
-from .format import (
-    CHAIN_BYTES,
-    Head,
-    Open,
-    Place,
-    Pruned,
-    Recovered,
-    Seal,
-    control_line,
-    is_control,
-    link,
-    peek_control,
-    read_chain,
-    read_place,
-)
-from .segments import Segment
+from ..event import Gap
+from .diagnosis import Diagnosis
+from .format import MAX_SEQ, Pruned, Recovered, control_line, is_control, peek_control
+from .lines import Block
+from .runs import Run, agreed, blocks_of, read_runs
 
 
 class Salvage:
-    """The events behind the damage that are whole, of this log, and not in it already. After it ran: how much there
-    was."""
+    """The lines behind the damage that are to be written anew. Iterate as often as needed; it counts the last time.
+
+    salvaged: events and Gaps. lost: Gaps put where something is missing or not whole. left: events that are another
+    log's, or stand in this one already.
+    """
 
     def __init__(self, found: Diagnosis, now: int) -> None:
         self._found = found
         self._now = now
-        self._log = found.log
-        self._had = _Seqs(found.had)
-        self.pieces: list[Piece] = []
-        self.lost = 0
-        self.left = 0
+        self.pieces = [Piece(found.sound if index == 0 else 0) for index in range(len(found.segments))]
+        self.lost = self._spoilt = 0
+        files = [
+            list(
+                read_runs(
+                    segment, piece.measured(blocks_of(segment, piece.offset)), found.behind if piece.offset else None
+                )
+            )
+            for segment, piece in zip(found.segments, self.pieces, strict=True)
+        ]
+        groups = _Groups(found, list(itertools.chain(*files)))
+        self._parts = _parts(found, files, groups)
+        self._ends_unknown = not found.sealed and _ends_unknown(
+            files[-1], self.pieces[-1], {part.run for part in self._parts}, groups.own
+        )
+        declared = (part.run.pruned[seq] for part in self._parts for seq in part.run.pruned if seq >= part.start)
+        self._pruned = {*found.pruned, *declared}
+        self._events = sum(run.events for runs in files for run in runs)
 
     @property
     def cut(self) -> int:
@@ -49,87 +63,46 @@ class Salvage:
     def salvaged(self) -> int:
         return sum(piece.salvaged for piece in self.pieces)
 
+    @property
+    def left(self) -> int:
+        return self._events - self.salvaged - self._spoilt
+
     def __iter__(self) -> Iterator[bytes]:
-        start = self._found.sound
-        held = self._found.behind  # the last line that was of this log and new to it
-        chain: bytes | None = held.chain  # the same, None when something that cannot be read stood behind it
-        foreign = False  # another log's file stands where nothing has shown yet that none of ours is missing
-        for segment in self._found.segments:
-            ours, new, ended, at_start = True, 0, False, start == 0
-            piece = Piece(start)
-            self.pieces.append(piece)
-            before = chain  # of the line before, in this file
-            for line, place, followed in _lines(segment, start, piece):
-                first, at_start = at_start, False
-                if place is None:
-                    chain = before = None
-                    self.lost += 1
+        found = self._found
+        pieces = dict(zip(found.segments, self.pieces, strict=True))
+        self.lost = self._spoilt = 0
+        for piece in self.pieces:
+            piece.salvaged = 0
+        if found.beginning is not None and found.beginning.before not in self._pruned:
+            # Who declared it is not known; perhaps nobody.
+            yield control_line(found.beginning, self._now)
+            yield self._gap()
+        # Between two files stand a seal and an open record: where only one of them is missing, no event is.
+        at, sealed = found.behind.seq, found.sound == 0 and bool(found.had)
+        for part in self._parts:
+            missing = part.start - at - 1
+            only_a_record = missing == 1 and (sealed or (part.start == part.run.first and part.run.proved))
+            if missing > 0 and not only_a_record and part.start not in self._pruned:
+                yield self._gap()
+            self._spoilt += part.spoilt and not is_control(part.run.body)
+            for seq, _, line in part.run.places():
+                if seq < part.start:
                     continue
-                control = peek_control(line)
-                # One inside a file, or one that the next line does not join, was put there.
-                if isinstance(control, Open) and first and followed:
-                    before = read_chain(control.previous)
-                    self._log = self._log or control.log
-                    ours = control.log == self._log
-                    foreign |= not ours
-                    if ours and control.first not in self._had:
-                        foreign = False
-                        self.lost += chain not in (None, before)  # a file is missing before this one
-                ended |= isinstance(control, Seal)
-                joins = _joins(line, place, before, held, followed=followed)
-                before = place.chain
-                if not ours or (joins and place.seq in self._had):
-                    self.left += not is_control(line)
-                    continue
-                chain, new = place.chain, new + 1
-                if joins:
-                    held = Head(place.seq, place.chain)
-                    self._had.add(place.seq)
-                if is_control(line):
-                    self.lost += not joins  # what stood before it is not there
-                    if joins and isinstance(control, Pruned | Recovered):  # what they say of the log is still true
-                        yield control_line(control, self._now)
-                    continue
-                event = _whole(line) if joins else None
-                if event is None:
-                    self.lost += 1
-                else:
-                    piece.salvaged += 1
-                    yield event
-            # Something else stands where the log was being written: what stood there is not known.
-            self.lost += start == 0 and new == 0 and segment.first is None
-            self.lost += ours and not ended and segment.first is not None  # its end is gone
-            start = 0
-        self.lost += foreign
+                control = peek_control(line) if is_control(line) else None
+                if isinstance(control, Pruned | Recovered):  # what they say of the log is still true
+                    yield control_line(control, self._now)
+                elif not is_control(line):
+                    event = _whole(line)
+                    pieces[part.run.segment].salvaged += event is not None
+                    self._spoilt += event is None
+                    yield event or self._gap()
+            at, sealed = max(at, part.run.last.seq), part.run.sealed
+        if self._ends_unknown:
+            yield self._gap()
 
-
-def _lines(segment: Segment, start: int, piece: Piece) -> Iterator[tuple[bytes, Place | None, bool]]:
-    """Each line of a file, its place if it has one, and whether the next one joins it, or cannot tell."""
-    last: tuple[bytes, Place | None] | None = None
-    for block in blocks_of(segment, start):
-        piece.bytes += block.end - block.offset
-        piece.digest.update(block.data + (b"\n" if block.whole else b""))
-        for line in block.lines:
-            place = read_place(line) if block.whole and b"\0" not in line else None
-            if last is not None:
-                yield *last, last[1] is None or place is None or link(last[1].chain, line[:-CHAIN_BYTES]) == place.chain
-            last = line, place
-    if last is not None:
-        yield *last, True
-
-
-def _joins(line: bytes, place: Place, before: bytes | None, held: Head, *, followed: bool) -> bool:
-    """Is this the line that was chained? before: the chain value of the line that stands before it, None where that
-    cannot be read. held: the last line that was ours, with perhaps something foreign between. followed: by a line that
-    says nothing against it."""
-    body = line[:-CHAIN_BYTES]
-    if before is not None and link(before, body) == place.chain:
-        return True
-    if place.seq == held.seq + 1:
-        return link(held.chain, body) == place.chain
-    # Behind what cannot be read nothing says what the chain was: a whole line is taken at its word, unless the next
-    # one contradicts it.
-    return before is None and place.seq > held.seq and followed
+    def _gap(self) -> bytes:
+        self.lost += 1
+        return encode_line(Gap.new(None, None, "invalid"))
 
 
 class Piece:
@@ -138,29 +111,146 @@ class Piece:
     def __init__(self, offset: int) -> None:
         self.offset = offset
         self.bytes = self.salvaged = 0
-        self.digest = sha256()
+        self._digest = sha256()
+
+    def measured(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The same blocks."""
+        for block in blocks:
+            self.bytes += block.end - block.offset
+            self._digest.update(block.data + (b"\n" if block.whole else b""))
+            yield block
 
     def record(self, kept: Path) -> Recovered:
-        return Recovered(self.bytes, self.offset, kept.name, self.digest.hexdigest(), self.salvaged)
+        return Recovered(self.bytes, self.offset, kept.name, self._digest.hexdigest(), self.salvaged)
+
+
+# ── whose ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Groups:
+    """Runs that join each other, directly or through others: one chain, or one that divides."""
+
+    def __init__(self, found: Diagnosis, runs: Sequence[Run]) -> None:
+        self.joined: set[Run] = set(found.had)  # the first line of which is proved
+        self._above: dict[Run, Run] = {}
+        active: list[Run] = []
+        for run in sorted((*found.had, *runs), key=lambda run: run.first):
+            active = [other for other in active if other.last.seq >= run.first - 1]
+            for other in active:
+                if other.first < run.first and run.body and run.follows(other.chain_at(run.first - 1)):
+                    self.joined.add(run)
+                    self._unite(run, other)
+                elif other.last.seq >= run.first and other.chain_at(run.first) == run.chain_at(run.first):
+                    self._unite(run, other)
+            active.append(run)
+            if run.proved:
+                self.joined.add(run)
+        logs = {self._root(run): run.log for run in runs if run.log}
+        name = found.log or next(iter(logs.values()), "")
+        own = {self._root(run) for run in found.had} | {root for root, log in logs.items() if log == name}
+        self.own = {run for run in (*found.had, *runs) if self._root(run) in own}
+        self.foreign = {run for run in runs if self._root(run) in logs.keys() - own}
+
+    def _root(self, run: Run) -> Run:
+        while (above := self._above.get(run, run)) is not run:
+            run = above
+        return run
+
+    def _unite(self, one: Run, other: Run) -> None:
+        self._above[self._root(one)] = self._root(other)
+
+
+# ── what ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Part(NamedTuple):
+    """A run, of which the lines from the seq `start` on are written. spoilt: its first line is not what was chained."""
+
+    run: Run
+    start: int
+    spoilt: bool = False
+
+
+def _parts(found: Diagnosis, files: Sequence[Sequence[Run]], groups: _Groups) -> list[_Part]:
+    """What is written, in its order."""
+    runs = list(itertools.chain(*files))
+    own = _each_once(found.had, [run for run in reversed(runs) if run in groups.own], groups)
+    taken = _Seqs(
+        [*((run.first, run.last.seq) for run in found.had), *((part.start, part.run.last.seq) for part in own)]
+    )
+    return sorted([*own, *_fitting(found, files, own, taken, groups)], key=lambda part: part.start)
+
+
+def _each_once(had: Sequence[Run], runs: Sequence[Run], groups: _Groups) -> list[_Part]:
+    """The runs of the log, without what stands in another too, and without a first line that is not as it was."""
+    parts: list[_Part] = []
+    active = list(had)
+    # Where several begin alike: one that is whole, then the longest, then the one that stands last.
+    for run in sorted(runs, key=lambda run: (run.first, run not in groups.joined, -run.last.seq)):
+        active = [other for other in active if other.last.seq >= run.first - 1]
+        start = max([run.first, *(agreed(other, run) + 1 for other in active)])
+        if start > run.last.seq:
+            continue
+        spoilt = start == run.first and run not in groups.joined and any(other.first < start for other in active)
+        parts.append(_Part(run, start + spoilt, spoilt))
+        active.append(run)
+    return parts
+
+
+def _fitting(
+    found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], taken: _Seqs, groups: _Groups
+) -> Iterator[_Part]:
+    """The runs that join nothing, where what stands before and behind them leaves room for their seqs."""
+    starts = {part.run: part.start for part in own}
+    runs = list(itertools.chain(*files))
+    limits, limit = dict[Run, int](), MAX_SEQ + 1
+    for run in reversed(runs):
+        limits[run] = limit
+        limit = min(limit, starts.get(run, limit))
+    at = found.behind.seq
+    for file in files:
+        strange = False  # what stands before it in this file is another log's
+        for run in file:
+            if run in groups.own:
+                strange = False
+                at = max(at, run.last.seq) if run in starts else at
+            elif run in groups.foreign:
+                strange = True
+            elif (
+                not strange and at < run.first and run.last.seq < limits[run] and not taken.any(run.first, run.last.seq)
+            ):
+                # Behind a line that can be read and that it does not join, nothing shows that its first line is whole.
+                disproved = at == run.first - 1 or taken.any(run.first - 1, run.first - 1)
+                spoilt = disproved or not run.bare
+                if disproved or run.first + spoilt <= run.last.seq:
+                    yield _Part(run, run.first + spoilt, spoilt)
+                    at = run.last.seq
+
+
+def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], own: AbstractSet[Run]) -> bool:
+    """May a line have stood at the log's end of which nothing is left? runs, piece: of its last file."""
+    if parts.isdisjoint(runs):
+        return True
+    last = next(run for run in reversed(runs) if run in own or run in parts)
+    return not last.sealed and last.end < piece.offset + piece.bytes
 
 
 class _Seqs:
-    """Seqs that were met, as runs: they mostly follow each other."""
+    """Seqs that are taken, as runs that do not follow each other."""
 
-    def __init__(self, had: Sequence[tuple[int, int]]) -> None:
-        self._firsts, self._lasts = [0, *(first for first, _ in had)], [0, *(last for _, last in had)]
+    def __init__(self, taken: Iterable[tuple[int, int]]) -> None:
+        self._firsts, self._lasts = list[int](), list[int]()
+        for first, last in sorted(taken):
+            if self._lasts and first <= self._lasts[-1] + 1:
+                self._lasts[-1] = max(self._lasts[-1], last)
+            else:
+                self._firsts.append(first)
+                self._lasts.append(last)
 
-    def __contains__(self, seq: int) -> bool:
-        return seq <= self._lasts[bisect_right(self._firsts, seq) - 1]
-
-    def add(self, seq: int) -> None:
-        """A seq that is not among them."""
-        index = bisect_right(self._firsts, seq)
-        if self._lasts[index - 1] == seq - 1:
-            self._lasts[index - 1] = seq
-        else:
-            self._firsts.insert(index, seq)
-            self._lasts.insert(index, seq)
+    def any(self, first: int, last: int) -> bool:
+        """Is any from `first` to `last` taken?"""
+        at = bisect_left(self._lasts, first)
+        return at < len(self._firsts) and self._firsts[at] <= last
 
 
 def _whole(line: bytes) -> bytes | None:

@@ -184,6 +184,11 @@ class Walk:
             self._gone = [gone for gone in self._gone if gone[0] >= first]
 
     @property
+    def pruned(self) -> frozenset[int]:
+        """The beginnings of the log that were declared so far."""
+        return frozenset(self._pruned)
+
+    @property
     def undeclared(self) -> list[tuple[int, bytes, Finding]]:
         """What is missing before a file and was not declared pruned: the seq it begins with, the chain before it."""
         return [gone for gone in self._gone if self._pruned.get(gone[0]) != gone[1].hex()]

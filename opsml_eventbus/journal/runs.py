@@ -1,0 +1,196 @@
+"""Runs: lines of one file, one behind the other, each of which joins the one before. What damage leaves of a chain.
+
+Nothing can have been put into a run, taken out of it or changed in it: only its first line is as good as whatever it
+joins elsewhere. (Whoever forges a whole chain is found out by signatures, not here.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from .format import CHAIN_BYTES, Head, Open, Place, Pruned, Seal, is_control, link, peek_control, read_chain, read_place
+from .lines import Block, read_blocks
+from .segments import Segment
+
+_TOGETHER = b'"}{"specversion":'
+_REMEMBERED = 256  # chain values of a run: most runs between two damages are short, and looked at often
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Lines of a file from the byte `offset` to `end`, the first of which is `first`; last: where the chain stands
+    behind them. log: as an open record among them says. pruned: the beginnings that they declare, by the seq of the
+    record. sealed: the last one is a seal. proved: the first one is an open record, which says itself what it follows.
+    bare: what stands before them, if anything, cannot be read."""
+
+    segment: Segment
+    offset: int
+    first: int
+    body: bytes = b""  # of the first line
+    end: int = 0
+    last: Head = field(default_factory=Head)
+    events: int = 0
+    log: str = ""
+    pruned: dict[int, int] = field(default_factory=dict)
+    sealed: bool = False
+    proved: bool = False
+    bare: bool = False
+    _chains: list[bytes] = field(default_factory=list)
+
+    def follows(self, chain: bytes) -> bool:
+        """Does the first line join a line of this chain value?"""
+        return link(chain, self.body) == self.chain_at(self.first)
+
+    def chain_at(self, seq: int) -> bytes:
+        """Where the chain stands behind one of its lines."""
+        at = seq - self.first
+        if at < len(self._chains):
+            return self._chains[at]
+        if seq == self.last.seq:
+            return self.last.chain
+        return next(itertools.islice(self.places(), at, None))[1]
+
+    def places(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Each line, with its seq and chain value."""
+        chain = b""
+        known = self._chains[:1]
+        lines = (found for block in blocks_of(self.segment, self.offset, self.end) for found in _lines_of(block))
+        for seq, (line, _) in enumerate(lines, self.first):
+            if chain:
+                chain = link(chain, line[:-CHAIN_BYTES])
+            elif known:
+                chain = known[0]
+            elif (place := read_place(line)) is not None:
+                chain = place.chain
+            yield seq, chain, line
+
+    def add(self, line: bytes, head: Head, end: int) -> None:
+        """The next line, which leaves the chain at `head`; the next byte behind it."""
+        self.last, self.end, self.sealed = head, end, False
+        if len(self._chains) < _REMEMBERED:
+            self._chains.append(head.chain)
+        if not is_control(line):
+            self.events += 1
+            return
+        control = peek_control(line)
+        self.sealed = isinstance(control, Seal)
+        if isinstance(control, Open):
+            self.log = self.log or control.log
+            self.proved |= head.seq == self.first and self.follows(read_chain(control.previous))
+        elif isinstance(control, Pruned):
+            self.pruned[head.seq] = control.before
+
+    def correct(self, chain: bytes) -> None:
+        """The chain value of its only line, whatever that states."""
+        self.last, self._chains = Head(self.first, chain), [chain]
+
+    def take(self, more: Run) -> None:
+        """What follows is one line, which joins."""
+        self.last, self.end, self.sealed = more.last, more.end, more.sealed
+        if len(self._chains) < _REMEMBERED:
+            self._chains.append(more.last.chain)
+        self.events += more.events
+        self.log = self.log or more.log
+        self.pruned |= more.pruned
+
+
+def agreed(one: Run, other: Run) -> int:
+    """The last seq of which both hold the same line; 0 when there is none."""
+    first, last = max(one.first, other.first), min(one.last.seq, other.last.seq)
+    if first > last or one.chain_at(first) != other.chain_at(first):
+        return 0
+    if one.chain_at(last) == other.chain_at(last):
+        return last  # a chain value stands for all that is before it
+    both = zip(_chains_from(one, first), _chains_from(other, first), strict=False)
+    return first + sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both)) - 1
+
+
+def _chains_from(run: Run, seq: int) -> Iterator[bytes]:
+    return (chain for at, chain, _ in run.places() if at >= seq)
+
+
+def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = None) -> Iterator[Run]:
+    """The runs of a file, in order; `blocks` are its own, from where the chain stands `behind` something, else from its
+    beginning on."""
+    run: Run | None = None
+    doubted: Run | None = None  # the one before a line that does not join it, which perhaps only states a wrong chain
+    instead = b""  # the chain value that its bytes give
+    bare = behind is None
+    for line, place, offset, end in _lines(blocks):
+        if place is None:
+            yield from filter(None, (doubted, run))
+            run, doubted, behind, bare = None, None, None, True
+            continue
+        body, head = line[:-CHAIN_BYTES], Head(place.seq, place.chain)
+        comes_next = run is not None and place.seq == run.last.seq + 1
+        if run is not None and comes_next and link(run.last.chain, body) == place.chain:
+            if doubted is not None:
+                yield doubted
+                doubted = None
+        elif run is not None and comes_next and run.first == run.last.seq and link(instead, body) == place.chain:
+            run.correct(instead)
+            if doubted is not None:
+                doubted.take(run)
+                run, doubted = doubted, None
+        else:
+            if doubted is not None:
+                yield doubted
+            if run is not None and not comes_next:
+                yield run
+            doubted = run if comes_next else None
+            before = run.last if run is not None else behind
+            run = Run(segment, offset, place.seq, body, bare=bare)
+            instead = b"" if before is None or before.seq != place.seq - 1 else link(before.chain, body)
+        run.add(line, head, end)
+        bare, behind = False, None
+    yield from filter(None, (doubted, run))
+
+
+def _lines(blocks: Iterable[Block]) -> Iterator[tuple[bytes, Place | None, int, int]]:
+    """Each line, its place if it has one, where it begins and where the next one does."""
+    for block in blocks:
+        offset = block.offset
+        for line, end in _lines_of(block):
+            whole = end < block.end or (block.whole and not block.oversize)
+            yield line, read_place(line) if whole and b"\0" not in line else None, offset, end
+            offset = end
+
+
+def _lines_of(block: Block) -> Iterator[tuple[bytes, int]]:
+    """Each line, and where the next one begins. No JSON text holds what stands between two that have run together; a
+    carriage return is of whoever copied the file."""
+    offset = block.offset
+    for index, row in enumerate(block.lines):
+        end = block.offset_of(index + 1)
+        if _TOGETHER in row:
+            *firsts, row = row.split(_TOGETHER)
+            for number, first in enumerate(firsts):
+                line = (_TOGETHER[2:] if number else b"") + first + _TOGETHER[:2]
+                offset += len(line)
+                yield line, offset
+            row = _TOGETHER[2:] + row
+        yield row.removesuffix(b"\r"), end
+        offset = end
+
+
+def blocks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[Block]:
+    """The blocks of a part of a file, as far as it can be read. (A compressed one is read from its beginning.)"""
+    position = 0
+
+    def read(size: int) -> bytes:
+        nonlocal position
+        size = size if end is None else min(size, end - position)
+        try:
+            data = stream.read(size) if size > 0 else b""
+        except (OSError, EOFError, ValueError):
+            return b""  # what lies behind is in the copy
+        position += len(data)
+        return data
+
+    with closing(segment.open()) as stream:
+        while position < start and read(min(1 << 20, start - position)):
+            pass
+        yield from read_blocks(read, start)

@@ -1,0 +1,248 @@
+"""What a repair keeps when lines and files do not stand where they stood: told from the chain, whatever was moved.
+
+Three files of four events each, e0 to e11, and another log with e1000 to e1011. "gap" is a Gap.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+from journal_support import KillAt, event, ids, make, write
+
+from opsml_eventbus.errors import JournalBusy
+from opsml_eventbus.journal import repair, verify_journal
+from opsml_eventbus.journal.compress import compress_segment
+from opsml_eventbus.journal.disk import Lock
+from opsml_eventbus.journal.format import Pruned, peek_control
+from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.segments import list_log, segment_path
+
+EVERY = [f"e{number}" for number in range(12)]
+
+
+def three(path, first=0):
+    return make(path, [range(first + start, first + start + 4) for start in (0, 4, 8)], rotate_after=(1, 2))
+
+
+@pytest.fixture
+def log(tmp_path):
+    return three(tmp_path / "log" / "audit.jsonl")
+
+
+@pytest.fixture
+def other(tmp_path):
+    return three(tmp_path / "other" / "audit.jsonl", 1000)
+
+
+def rows(path):
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def put(path, lines):
+    path.write_bytes(b"".join(lines))
+
+
+def mended(path):
+    """What a reader is shown after a repair, which has to have left a sound log."""
+    done = repair(path)
+    assert verify_journal(path).exit == 0
+    assert repair(path).finding is None
+    shown = [name if name.startswith("e") else "gap" for name in ids(path)]
+    assert shown.count("gap") == done.lost
+    return shown
+
+
+# ── nothing that joins is thrown away ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("into", ["the last finished", "the first", "the live"])
+def test_files_that_were_put_together_are_all_there(log, into):
+    first, second = (segment.path for segment in list_log(log).sealed)
+    if into == "the last finished":
+        put(second, [second.read_bytes(), log.read_bytes()])
+        log.unlink()
+    elif into == "the first":
+        put(first, [first.read_bytes(), second.read_bytes(), log.read_bytes()])
+        log.unlink()
+        second.unlink()
+    else:
+        put(log, [first.read_bytes(), second.read_bytes(), log.read_bytes()])
+        first.unlink()
+        second.unlink()
+    assert mended(log) == EVERY
+
+
+def test_a_file_that_was_put_behind_another_and_stands_in_its_place_too_is_there_once(log):
+    first, second = (segment.path for segment in list_log(log).sealed)
+    put(first, [first.read_bytes(), second.read_bytes()])
+    before = second.read_bytes(), log.read_bytes()
+    assert mended(log) == EVERY
+    assert second.read_bytes() == before[0]  # only the first was shortened
+    assert log.read_bytes().startswith(before[1])
+
+
+def test_what_two_writers_acknowledged_is_kept(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [range(4), range(4, 8)], rotate_after=(1,))
+    before = path.read_bytes()
+    path.unlink()  # moved away; the next writer went on behind the finished file
+    write(path, [event(number) for number in (20, 21, 22, 23)])
+    put(path, [before, path.read_bytes()])
+    assert mended(path) == [f"e{number}" for number in (*range(8), 20, 21, 22, 23)]
+
+
+def test_two_lines_that_have_run_together_are_two(log):
+    lines = rows(log)
+    put(log, [*lines[:2], lines[2][:-1], *lines[3:]])
+    assert mended(log) == EVERY
+
+
+def test_a_log_that_was_copied_with_other_line_ends_is_all_there(log):
+    for segment in list_log(log).segments:
+        put(segment.path, [segment.path.read_bytes().replace(b"\n", b"\r\n")])
+    assert mended(log) == EVERY
+
+
+def test_a_wrong_chain_value_costs_nothing(log):
+    path = list_log(log).sealed[1].path
+    lines = rows(path)
+    lines[1] = lines[1][:-4] + (b"0" if lines[1][-4:-3] != b"0" else b"1") + lines[1][-3:]
+    put(path, lines)
+    assert mended(log) == EVERY
+
+
+# ── nothing is invented, and nothing displaced ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("theirs", [slice(1, 3), slice(0, 5)])
+def test_lines_of_another_log_displace_none(log, other, theirs):
+    path = list_log(log).sealed[0].path
+    lines = rows(path)
+    put(path, [*lines[:2], *rows(list_log(other).sealed[1].path)[theirs], *lines[2:]])
+    assert mended(log) == EVERY
+
+
+def test_a_line_of_another_log_between_garbage_displaces_none(log, other):
+    path = list_log(log).sealed[0].path
+    lines = rows(path)
+    put(path, [*lines[:2], b"garbage\n", rows(list_log(other).sealed[1].path)[1], b"garbage\n", *lines[3:]])
+    assert mended(log) == ["e0", "gap", *EVERY[2:]]
+
+
+def test_lines_that_were_copied_to_an_earlier_file_are_there_once_and_in_order(log):
+    first, second = (segment.path for segment in list_log(log).sealed)
+    lines = rows(first)
+    put(first, [*lines[:4], *rows(second)[2:4], *lines[4:]])
+    assert mended(log) == EVERY
+
+
+def test_a_block_that_was_moved_is_put_back(log):
+    path = list_log(log).sealed[0].path
+    lines = rows(path)
+    put(path, [*lines[:2], *lines[4:-1], *lines[2:4], lines[-1]])
+    assert mended(log) == EVERY
+
+
+def test_an_edited_event_does_not_come_back_behind_a_deleted_one(log):
+    lines = rows(log)
+    put(log, [*lines[:2], lines[3].replace(b'"n":10', b'"n":66'), *lines[4:]])
+    assert mended(log) == [*EVERY[:9], "gap", "e11"]
+
+
+# ── whose file, and in which order ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_edited_event_does_not_give_the_log_to_another(log, other):
+    put(log, [other.read_bytes()])
+    path = list_log(log).sealed[0].path
+    put(path, [path.read_bytes().replace(b'"n":0', b'"n":5', 1)])
+    assert mended(log) == ["gap", *EVERY[1:8], "gap"]
+
+
+def test_files_that_changed_places_are_put_back_though_one_was_edited(log):
+    first, second = (segment.path for segment in list_log(log).sealed)
+    content = first.read_bytes(), second.read_bytes()
+    first.write_bytes(content[1])
+    second.write_bytes(content[0].replace(b'"n":0', b'"n":5', 1))
+    assert mended(log) == ["gap", *EVERY[1:]]
+
+
+def test_another_log_s_file_does_not_move_one_of_ours(log, other):
+    second = list_log(log).sealed[1].path
+    content = second.read_bytes()
+    shutil.copy(list_log(other).sealed[1].path, second)
+    log.rename(segment_path(log, 13))
+    log.write_bytes(content)
+    assert mended(log) == EVERY
+
+
+# ── what is declared stays declared, what is cut is said ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("damaged", ["the line before", "the record itself"])
+def test_a_beginning_stays_declared(tmp_path, damaged):
+    path = tmp_path / "audit.jsonl"
+    for number in range(5):
+        write(path, [event(2 * number), event(2 * number + 1)], rotate_count=2, keep=2)
+    lines = rows(path)
+    at = next(at for at, line in enumerate(lines) if isinstance(peek_control(line[:-1]), Pruned))
+    at -= damaged == "the line before"
+    lines[at] = lines[at][:-4] + (b"0" if lines[at][-4:-3] != b"0" else b"1") + lines[at][-3:]
+    put(path, lines)
+    there = [name for name in ids(path) if name.startswith("e")]
+    assert [name for name in mended(path) if name != "gap"] == there
+
+
+def test_a_copy_that_is_put_back_is_mended_again(log):
+    path = list_log(log).sealed[0].path
+    with path.open("ab") as stream:
+        stream.write(b'{"oops":1}\n')
+    assert mended(log) == EVERY
+    (copy,) = (entry for entry in log.parent.iterdir() if ".cut-" in entry.name)
+    shutil.copy(copy, path)
+    assert mended(log) == EVERY
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_repair_that_was_killed_while_it_shortened_a_file_is_told_in_the_log(tmp_path, packed):
+    told = Counter()
+    for count in range(200):
+        path = three(tmp_path / f"{count}" / "audit.jsonl")
+        segment = list_log(path).sealed[0]
+        with segment.path.open("ab") as stream:
+            stream.write(b'{"evil":1}\n')
+        if packed:
+            compress_segment(segment, "gzip")
+        with KillAt(count) as kill:
+            repair(path)
+        repair(path)
+        report = verify_journal(path)
+        told[report.exit, report.recovered > 0] += 1
+        assert ids(path) == EVERY
+        if not kill.killed:
+            break
+    assert set(told) == {(0, True)}
+    assert count > 10
+
+
+def test_a_writer_that_comes_in_while_a_log_without_a_live_file_is_mended_is_kept_out(log, monkeypatch):
+    path = list_log(log).sealed[0].path
+    put(path, [path.read_bytes().replace(b'"n":1', b'"n":5', 1)])
+    log.unlink()
+    tried = []
+
+    def rename(self, target):
+        if self.name.endswith(".repairing"):
+            log.with_name("audit.jsonl.lock").unlink()  # somebody tidied up
+            lock = Lock(log)
+            with pytest.raises(JournalBusy):
+                open_live(log, "always")
+            lock.release()
+            tried.append(target)
+        return real(self, target)
+
+    real = type(log).rename
+    monkeypatch.setattr(type(log), "rename", rename)
+    repair(log)
+    assert tried == [log]
