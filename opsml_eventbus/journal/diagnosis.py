@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import JournalRefused
@@ -21,10 +20,10 @@ from .walk import Finding, Walk
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """finding: the first. segments: the file it is in and all behind it. sound: bytes of that file before it. behind:
-    where the chain stands there, `durable` with it; log: its id. had: what is sound in each file. beginning: what would
-    declare that the log begins where it does, None where it begins with seq 1; pruned: the beginnings that are declared
-    in what is sound. twins: the compressed forms of those files that a crash left beside them.
+    """finding: the first. segments: the file it is in and all behind it, each with the compressed form that was left
+    beside it. sound: bytes of the first one before the damage. behind: where the chain stands there, `durable` with it;
+    log: its id. had: what is sound in each file. beginning: what would declare that the log begins where it does, None
+    where it begins with seq 1; pruned: the beginnings that are declared in what is sound.
 
     sealed: the damage is behind a file's seal, `sound` is all up to there, and the rest of the log is sound (`had`, it
     too). unsealed: the same damage as one that is mended by writing everything anew from there on.
@@ -39,7 +38,6 @@ class Diagnosis:
     had: tuple[Run, ...]
     beginning: Pruned | None = None
     pruned: frozenset[int] = frozenset()
-    twins: tuple[Path, ...] = ()
     unsealed: Diagnosis | None = None
 
     @property
@@ -47,9 +45,11 @@ class Diagnosis:
         return self.unsealed is not None
 
 
-def diagnose(log: Log) -> Diagnosis | None:
-    """None: there is no damage. Raises JournalRefused: nothing of it is a journal, or only its beginning is gone, and
-    nothing can mend that."""
+def diagnose(log: Log, *, whole: bool = False) -> Diagnosis | None:
+    """None: there is no damage. whole: count all of the log as damaged, if any of it is.
+
+    Raises JournalRefused: nothing of it is a journal, or only its beginning is gone, and nothing can mend that.
+    """
     segments, name = _in_order(log)
     findings: list[Finding] = []
     walk = Walk(findings.append, log=name)
@@ -71,17 +71,21 @@ def diagnose(log: Log) -> Diagnosis | None:
     index = len(had)
     for later in segments[index + 1 :]:
         _feed(walk, later)  # how far it was durable decides what the damage is called
+    names = [segment.name for segment in segments]
+    missing = [(names.index(gone.file), gone) for _, _, gone in walk.undeclared]
+    if not findings and missing and missing[-1][0] == 0:
+        raise JournalRefused(str(log.live), f"{missing[0][1].reason}, undeclared: nothing that is there can mend it")
+    for at, gone in missing:
+        if 0 < at <= index:
+            index, findings, sound = at, [gone], 0
+            break
     if not findings:
-        walk.finish()  # tells of files that are missing and not declared pruned
-        if not findings:
-            return None
-        index = [segment.name for segment in segments].index(findings[0].file)
-        if index == 0:
-            raise JournalRefused(str(log.live), f"{findings[0].reason}, undeclared: nothing that is there can mend it")
-    broken, before = segments[index:], befores[index]
+        return None
+    index, sound = (0, 0) if whole else (index, sound)
+    before = befores[index]
     start = Diagnosis(
         findings[0].judged(walk.durable),
-        broken,
+        _with_twins(log, segments[index:]),
         0,
         before.head,
         before.durable,
@@ -89,11 +93,10 @@ def diagnose(log: Log) -> Diagnosis | None:
         tuple(had[:index]),
         _beginning(segments[0]) if index else None,
         before.pruned,
-        _twins(log, broken),
     )
-    if index == 0 and any(gone.seq == 1 for _, _, gone in walk.undeclared):
+    if index == 0 and missing and missing[0][0] == 0:
         return start  # all of it anew, with a Gap in front
-    return _behind(start, segments, sound) if sound else start
+    return _behind(start, segments, segments[index], sound) if sound else start
 
 
 class _Before(NamedTuple):
@@ -105,17 +108,17 @@ class _Before(NamedTuple):
     pruned: frozenset[int]
 
 
-def _behind(start: Diagnosis, segments: Sequence[Segment], sound: int) -> Diagnosis:
-    """The same damage, of a file that is sound up to there."""
-    segment, last = start.segments[0], b""
+def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sound: int) -> Diagnosis:
+    """The same damage, in that file, which is sound up to there."""
+    last = b""
     for block in blocks_of(segment, 0, sound):
         last = block.lines[-1]
-    found = _cut_at(start, segments, sound)
+    found = _cut_at(start, segments, segment, sound)
     if not isinstance(peek_control(last), Seal):
         return found
-    unsealed = _cut_at(start, segments, sound - len(last) - 1)
-    if not any(other.first is not None for other in start.segments[1:]):
-        return unsealed  # no writer opens a log whose newest finished file is damaged, so none could say what was cut
+    unsealed = _cut_at(start, segments, segment, sound - len(last) - 1)
+    if len(segments) < segments.index(segment) + 3:
+        return unsealed  # no writer opens a log when its last files do not join, so none could say what was cut
     findings: list[Finding] = []
     walk, had = Walk(findings.append, log=start.log), list[Run]()
     for other in segments:
@@ -124,14 +127,14 @@ def _behind(start: Diagnosis, segments: Sequence[Segment], sound: int) -> Diagno
     walk.finish()
     if findings:
         return unsealed
-    twins = tuple(path for path in start.twins if parse_segment(path) == parse_segment(segment.path))
-    return replace(found, segments=(segment,), had=tuple(had), twins=twins, unsealed=unsealed)
+    same = tuple(other for other in start.segments if other.first == segment.first)
+    return replace(found, segments=same, had=tuple(had), unsealed=unsealed)
 
 
-def _cut_at(start: Diagnosis, segments: Sequence[Segment], sound: int) -> Diagnosis:
+def _cut_at(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sound: int) -> Diagnosis:
     walk = Walk(lambda _: None, whole=False)
-    walk.begin(start.segments[0].name, None)
-    for block in blocks_of(start.segments[0], 0, sound):
+    walk.begin(segment.name, None)
+    for block in blocks_of(segment, 0, sound):
         walk.feed(block)
     return replace(
         start,
@@ -139,7 +142,7 @@ def _cut_at(start: Diagnosis, segments: Sequence[Segment], sound: int) -> Diagno
         behind=walk.head,
         durable=walk.durable,
         log=walk.log,
-        had=(*start.had, _run(start.segments[0], walk)),
+        had=(*start.had, _run(segment, walk)),
         beginning=_beginning(segments[0]),
         pruned=start.pruned | walk.pruned,
     )
@@ -182,8 +185,8 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
 
 
 class _Begins(NamedTuple):
-    """What a file says of its beginning. seq: of the first line in it that the next one joins. joined: that is the open
-    record; else it was perhaps put there, or what follows it was changed."""
+    """What a file says of its beginning. seq: of its open record, when that is `joined` by a line; else of its longest
+    run."""
 
     log: str
     seq: int
@@ -196,20 +199,25 @@ def _begins(segment: Segment) -> _Begins | None:
     except (OSError, EOFError, ValueError):
         return None
     opened = next((run for run in runs if run.proved), None)
-    longer = next((run for run in runs if run.last.seq > run.first), opened)
-    if longer is None or (opened is None and not longer.log):
+    joined = next((run for run in runs if run.proved and run.last.seq > run.first), None)
+    if joined is not None:
+        return _Begins(joined.log, joined.first, joined=True)
+    longest = max(runs, key=lambda run: run.last.seq - run.first, default=None)
+    told = opened or longest
+    if longest is None or told is None or not told.log:
         return None
-    if longer.proved or opened is None:
-        return _Begins(longer.log, longer.first, longer.proved)
-    return _Begins(opened.log, longer.first, joined=False)
+    return _Begins(told.log, longest.first, joined=False)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _twins(log: Log, segments: Sequence[Segment]) -> tuple[Path, ...]:
-    firsts = {segment.first for segment in segments}
-    return tuple(path for path in log.stale if (parsed := parse_segment(path)) is not None and parsed[1] in firsts)
+def _with_twins(log: Log, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Behind each file its compressed form, where a crash left it beside it."""
+    stale = [Segment(path, parsed[1]) for path in log.stale if (parsed := parse_segment(path)) is not None]
+    return tuple(
+        found for segment in segments for found in (segment, *(twin for twin in stale if twin.first == segment.first))
+    )
 
 
 def _feed(walk: Walk, segment: Segment, size: int | None = None) -> None:

@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from ..errors import JournalFailed
@@ -30,7 +29,7 @@ from .live import open_record
 from .recovery import keep_aside, open_live
 from .runs import blocks_of
 from .salvage import Salvage
-from .segments import COMPRESSIONS, Log, Segment, check_live, list_log, open_regular, segment_path
+from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
 from .walk import Finding
 
 REPAIR_SUFFIX = ".repairing"
@@ -100,7 +99,9 @@ def _mend(live: Path, clock: Callable[[], int]) -> Repair:
         if damage is None:
             return Repair()
         mending = _Mending(live, damage, clock)
-        if damage.unsealed is not None and mending.salvage.salvaged:
+        if mending.salvage.precedes and (damage := diagnose(list_log(live), whole=True)) is not None:
+            mending = _Mending(live, damage, clock)
+        elif damage.unsealed is not None and mending.salvage.salvaged:
             mending = _Mending(live, damage.unsealed, clock)  # events of the log stand behind a seal, and nowhere else
         if not mending.damage.sealed:
             mending.rewrite(held)
@@ -149,34 +150,28 @@ class _Mending:
 
     def shorten(self) -> None:
         """Cut a finished file behind its seal; a compressed one becomes plain. The log says so before it is done."""
-        (segment,) = self.damage.segments
+        segments = self.damage.segments
         # Another name, because these are not copies of what stands in the live file now.
         self._keep("cut")
         file, _ = open_live(self.live, "always")
         try:
             for record in self._records():
                 file.record(record)
-            self._replace(segment_path(self.live, segment.first or 0), self._write_sound)
-            for path in (segment.path, *self.damage.twins):
-                if path.suffix in COMPRESSIONS.values():
-                    path.unlink()
+            self._replace(segment_path(self.live, segments[0].first or 0), self._write_sound)
+            for segment in segments:
+                if segment.packed:
+                    segment.path.unlink()
             sync_folder(self.live.parent)
             file.checkpoint()
         finally:
             file.close()
 
     def _keep(self, word: str) -> None:
-        damage = self.damage
-        self.kept = tuple(_keep(path, word) for path in (*(file.path for file in damage.segments), *damage.twins))
+        self.kept = tuple(_keep(segment.path, word) for segment in self.damage.segments)
 
     def _records(self) -> list[Recovered]:
-        """One for each copy: what was cut of a file, or all of a compressed form beside one."""
-        pieces = self.salvage.pieces
-        records = [piece.record(copy) for piece, copy in zip(pieces, self.kept, strict=False)]
-        for copy in self.kept[len(pieces) :]:
-            data = copy.read_bytes()
-            records.append(Recovered(len(data), 0, copy.name, sha256(data).hexdigest()))
-        return records
+        """One for each copy."""
+        return [piece.record(copy) for piece, copy in zip(self.salvage.pieces, self.kept, strict=True)]
 
     def _replace(self, path: Path, write: Callable[[int], None]) -> None:
         temporary = self.live.with_name(self.live.name + REPAIR_SUFFIX)

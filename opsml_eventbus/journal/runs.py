@@ -78,8 +78,9 @@ class Run:
         control = peek_control(line)
         self.sealed = isinstance(control, Seal)
         if isinstance(control, Open):
-            self.log = self.log or control.log
             self.proved |= head.seq == self.first and self.follows(read_chain(control.previous))
+            if self.proved or head.seq > self.first:
+                self.log = self.log or control.log
         elif isinstance(control, Pruned):
             self.pruned[head.seq] = control.before
 

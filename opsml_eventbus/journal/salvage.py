@@ -56,6 +56,11 @@ class Salvage:
         self._events = sum(run.events for runs in files for run in runs)
 
     @property
+    def precedes(self) -> bool:
+        """Does any of it belong before everything that is sound?"""
+        return bool(self._found.had and self._parts) and self._parts[0].start < self._found.had[0].first
+
+    @property
     def cut(self) -> int:
         return sum(piece.bytes for piece in self.pieces)
 
@@ -145,11 +150,11 @@ class _Groups:
             active.append(run)
             if run.proved:
                 self.joined.add(run)
-        logs = {self._root(run): run.log for run in runs if run.log}
-        name = found.log or next(iter(logs.values()), "")
-        own = {self._root(run) for run in found.had} | {root for root, log in logs.items() if log == name}
-        self.own = {run for run in (*found.had, *runs) if self._root(run) in own}
-        self.foreign = {run for run in runs if self._root(run) in logs.keys() - own}
+        name = found.log or next((run.log for run in runs if run.log), "")
+        own = {self._root(run) for run in (*found.had, *(run for run in runs if run.log == name))}
+        foreign = {self._root(run) for run in runs if run.log not in ("", name)} - own
+        self.own = {run for run in runs if self._root(run) in own}
+        self.foreign = {run for run in runs if self._root(run) in foreign}
 
     def _root(self, run: Run) -> Run:
         while (above := self._above.get(run, run)) is not run:
@@ -173,20 +178,19 @@ class _Part(NamedTuple):
 
 def _parts(found: Diagnosis, files: Sequence[Sequence[Run]], groups: _Groups) -> list[_Part]:
     """What is written, in its order."""
-    runs = list(itertools.chain(*files))
-    own = _each_once(found.had, [run for run in reversed(runs) if run in groups.own], groups)
-    taken = _Seqs(
-        [*((run.first, run.last.seq) for run in found.had), *((part.start, part.run.last.seq) for part in own)]
-    )
-    return sorted([*own, *_fitting(found, files, own, taken, groups)], key=lambda part: part.start)
+    runs = [run for file in reversed(files) for run in reversed(file) if run in groups.own]
+    own = _each_once(found.had, runs, groups)
+    return sorted([*own, *_fitting(found, files, own, groups)], key=lambda part: part.start)
 
 
 def _each_once(had: Sequence[Run], runs: Sequence[Run], groups: _Groups) -> list[_Part]:
     """The runs of the log, without what stands in another too, and without a first line that is not as it was."""
     parts: list[_Part] = []
     active = list(had)
-    # Where several begin alike: one that is whole, then the longest, then the one that stands last.
-    for run in sorted(runs, key=lambda run: (run.first, run not in groups.joined, -run.last.seq)):
+    # Where several begin alike: one that is whole, the longest, the one in the file of that name, the last.
+    for run in sorted(
+        runs, key=lambda run: (run.first, run not in groups.joined, -run.last.seq, run.segment.first != run.first)
+    ):
         active = [other for other in active if other.last.seq >= run.first - 1]
         start = max([run.first, *(agreed(other, run) + 1 for other in active)])
         if start > run.last.seq:
@@ -198,33 +202,42 @@ def _each_once(had: Sequence[Run], runs: Sequence[Run], groups: _Groups) -> list
 
 
 def _fitting(
-    found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], taken: _Seqs, groups: _Groups
+    found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], groups: _Groups
 ) -> Iterator[_Part]:
-    """The runs that join nothing, where what stands before and behind them leaves room for their seqs."""
-    starts = {part.run: part.start for part in own}
-    runs = list(itertools.chain(*files))
-    limits, limit = dict[Run, int](), MAX_SEQ + 1
-    for run in reversed(runs):
-        limits[run] = limit
-        limit = min(limit, starts.get(run, limit))
-    at = found.behind.seq
+    """The runs that join nothing and fit: into a hole of the log, wherever they stand, or before or behind all of it,
+    if that is where they stand."""
+    kept = {part.run: part.start for part in own}
+    sure = [(run.first, run.last.seq, -1) for run in found.had]  # first and last seq, and where it stands
+    loose = list[tuple[int, Run]]()
+    at = 0
     for file in files:
         strange = False  # what stands before it in this file is another log's
         for run in file:
-            if run in groups.own:
-                strange = False
-                at = max(at, run.last.seq) if run in starts else at
-            elif run in groups.foreign:
-                strange = True
-            elif (
-                not strange and at < run.first and run.last.seq < limits[run] and not taken.any(run.first, run.last.seq)
-            ):
-                # Behind a line that can be read and that it does not join, nothing shows that its first line is whole.
-                disproved = at == run.first - 1 or taken.any(run.first - 1, run.first - 1)
-                spoilt = disproved or not run.bare
-                if disproved or run.first + spoilt <= run.last.seq:
-                    yield _Part(run, run.first + spoilt, spoilt)
-                    at = run.last.seq
+            at += 1
+            if run in kept:
+                sure.append((kept[run], run.last.seq, at))
+            elif run not in groups.own and run not in groups.foreign and not strange:
+                loose.append((at, run))
+            strange = run in groups.foreign or (strange and run not in groups.own)
+    taken = _Seqs([(0, found.behind.seq if not sure else 0), *((first, last) for first, last, _ in sure)])
+    least, most = min(sure, default=(0, 0, -1)), max(sure, key=lambda found: found[1], default=(0, 0, -1))
+    placed = sorted({(at, first, last) for first, last, at in (least, most)})
+    # The longest first: of two that contradict each other it is the less likely to have been put there.
+    for at, run in sorted(loose, key=lambda found: (found[1].first - found[1].last.seq, found[1].first)):
+        if taken.any(run.first, run.last.seq) or (found.had and run.first < least[0]):
+            continue
+        if not least[0] < run.first < most[1]:
+            index = bisect_left(placed, (at,))
+            behind, before = [(0, -1, -1), *placed][index], [*placed, (0, MAX_SEQ, MAX_SEQ)][index]
+            if not behind[2] < run.first <= run.last.seq < before[1]:
+                continue
+            placed.insert(index, (at, run.first, run.last.seq))
+        taken.add(run.first, run.last.seq)
+        disproved = taken.any(run.first - 1, run.first - 1)
+        # Behind a line that can be read and that it does not join, nothing shows that its first line is whole.
+        spoilt = disproved or not run.bare
+        if disproved or run.first + spoilt <= run.last.seq:
+            yield _Part(run, run.first + spoilt, spoilt)
 
 
 def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], own: AbstractSet[Run]) -> bool:
@@ -236,7 +249,7 @@ def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], ow
 
 
 class _Seqs:
-    """Seqs that are taken, as runs that do not follow each other."""
+    """Seqs that are taken."""
 
     def __init__(self, taken: Iterable[tuple[int, int]]) -> None:
         self._firsts, self._lasts = list[int](), list[int]()
@@ -246,6 +259,12 @@ class _Seqs:
             else:
                 self._firsts.append(first)
                 self._lasts.append(last)
+
+    def add(self, first: int, last: int) -> None:
+        """Seqs none of which is taken yet."""
+        at = bisect_left(self._firsts, first)
+        self._firsts.insert(at, first)
+        self._lasts.insert(at, last)
 
     def any(self, first: int, last: int) -> bool:
         """Is any from `first` to `last` taken?"""
