@@ -17,6 +17,8 @@ from .segments import Log, Segment, parse_segment
 from .succession import peek_open
 from .walk import Finding, Walk
 
+_FILE = 1 << 32  # what a file's word weighs in lines: they only decide between as many files
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -117,7 +119,7 @@ def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
     if not isinstance(peek_control(last), Seal):
         return found
     unsealed = _cut_at(start, segments, segment, sound - len(last) - 1)
-    if len(segments) < segments.index(segment) + 3:
+    if segment.first is None or len(segments) < segments.index(segment) + 3:
         return unsealed  # no writer opens a log when its last files do not join, so none could say what was cut
     findings: list[Finding] = []
     walk, had = Walk(findings.append, log=start.log), list[Run]()
@@ -168,9 +170,9 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
     """
     begun = {segment: _begins(segment) for segment in log.segments}
     votes = Counter[str]()
-    for begins in reversed(begun.values()):
+    for begins in begun.values():
         if begins is not None:
-            votes[begins.log] += 1 + begins.joined
+            votes[begins.log] += _FILE * (1 + begins.joined) + begins.lines
     name = votes.most_common(1)[0][0] if votes else ""
     own = {segment: begins.seq for segment, begins in begun.items() if begins is not None and begins.log == name}
     finished = {seq for segment, seq in own.items() if segment.first is not None}
@@ -186,11 +188,12 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
 
 class _Begins(NamedTuple):
     """What a file says of its beginning. seq: of its open record, when that is `joined` by a line; else of its longest
-    run."""
+    run. lines: how many of its first ones are of that log."""
 
     log: str
     seq: int
     joined: bool
+    lines: int
 
 
 def _begins(segment: Segment) -> _Begins | None:
@@ -201,12 +204,16 @@ def _begins(segment: Segment) -> _Begins | None:
     opened = next((run for run in runs if run.proved), None)
     joined = next((run for run in runs if run.proved and run.last.seq > run.first), None)
     if joined is not None:
-        return _Begins(joined.log, joined.first, joined=True)
+        return _Begins(joined.log, joined.first, joined=True, lines=_count(runs, joined.log))
     longest = max(runs, key=lambda run: run.last.seq - run.first, default=None)
     told = opened or longest
     if longest is None or told is None or not told.log:
         return None
-    return _Begins(told.log, longest.first, joined=False)
+    return _Begins(told.log, longest.first, joined=False, lines=_count(runs, told.log))
+
+
+def _count(runs: Sequence[Run], log: str) -> int:
+    return sum(run.last.seq - run.first + 1 for run in runs if run.log == log)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

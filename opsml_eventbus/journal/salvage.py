@@ -21,7 +21,7 @@ from ..codec import decode_line, encode_line, strip_place
 from ..errors import InvalidEvent
 from ..event import Gap
 from .diagnosis import Diagnosis
-from .format import MAX_SEQ, Pruned, Recovered, control_line, is_control, peek_control
+from .format import Pruned, Recovered, control_line, is_control, peek_control
 from .lines import Block
 from .runs import Run, agreed, blocks_of, read_runs
 
@@ -136,6 +136,7 @@ class _Groups:
     """Runs that join each other, directly or through others: one chain, or one that divides."""
 
     def __init__(self, found: Diagnosis, runs: Sequence[Run]) -> None:
+        self._runs = runs
         self.joined: set[Run] = set(found.had)  # the first line of which is proved
         self._above: dict[Run, Run] = {}
         active: list[Run] = []
@@ -155,6 +156,11 @@ class _Groups:
         foreign = {self._root(run) for run in runs if run.log not in ("", name)} - own
         self.own = {run for run in runs if self._root(run) in own}
         self.foreign = {run for run in runs if self._root(run) in foreign}
+
+    def of(self, runs: Iterable[Run]) -> set[Run]:
+        """All that is joined to these."""
+        roots = {self._root(run) for run in runs}
+        return {run for run in self._runs if self._root(run) in roots}
 
     def _root(self, run: Run) -> Run:
         while (above := self._above.get(run, run)) is not run:
@@ -178,15 +184,17 @@ class _Part(NamedTuple):
 
 def _parts(found: Diagnosis, files: Sequence[Sequence[Run]], groups: _Groups) -> list[_Part]:
     """What is written, in its order."""
-    runs = [run for file in reversed(files) for run in reversed(file) if run in groups.own]
-    own = _each_once(found.had, runs, groups)
-    return sorted([*own, *_fitting(found, files, own, groups)], key=lambda part: part.start)
+    fitting = groups.of(_fitting(found, files, _each_once(found.had, files, groups, groups.own), groups))
+    return _each_once(found.had, files, groups, groups.own | fitting)
 
 
-def _each_once(had: Sequence[Run], runs: Sequence[Run], groups: _Groups) -> list[_Part]:
-    """The runs of the log, without what stands in another too, and without a first line that is not as it was."""
+def _each_once(
+    had: Sequence[Run], files: Sequence[Sequence[Run]], groups: _Groups, wanted: AbstractSet[Run]
+) -> list[_Part]:
+    """The runs that are wanted, without what stands in another too, and without a first line that is not as it was."""
     parts: list[_Part] = []
     active = list(had)
+    runs = [run for file in reversed(files) for run in reversed(file) if run in wanted]
     # Where several begin alike: one that is whole, the longest, the one in the file of that name, the last.
     for run in sorted(
         runs, key=lambda run: (run.first, run not in groups.joined, -run.last.seq, run.segment.first != run.first)
@@ -195,49 +203,45 @@ def _each_once(had: Sequence[Run], runs: Sequence[Run], groups: _Groups) -> list
         start = max([run.first, *(agreed(other, run) + 1 for other in active)])
         if start > run.last.seq:
             continue
-        spoilt = start == run.first and run not in groups.joined and any(other.first < start for other in active)
-        parts.append(_Part(run, start + spoilt, spoilt))
-        active.append(run)
+        doubted = start == run.first and run not in groups.joined
+        disproved = doubted and any(other.first < start for other in active)
+        # Behind a line that can be read and that it does not join, nothing shows that its first line is whole.
+        spoilt = disproved or (doubted and run not in groups.own and not run.bare)
+        if disproved or start + spoilt <= run.last.seq:
+            parts.append(_Part(run, start + spoilt, spoilt))
+            active.append(run)
     return parts
 
 
-def _fitting(
-    found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], groups: _Groups
-) -> Iterator[_Part]:
-    """The runs that join nothing and fit: into a hole of the log, wherever they stand, or before or behind all of it,
-    if that is where they stand."""
+def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], groups: _Groups) -> Iterator[Run]:
+    """The runs that join nothing of the log and fit: into a hole of it, wherever they stand, or before or behind all of
+    it, if that is where they stand."""
     kept = {part.run: part.start for part in own}
-    sure = [(run.first, run.last.seq, -1) for run in found.had]  # first and last seq, and where it stands
-    loose = list[tuple[int, Run]]()
-    at = 0
-    for file in files:
+    sure = [(run.first, run.last.seq, -1, -1) for run in found.had]  # first and last seq, in which file, which run
+    loose = list[tuple[int, int, Run]]()
+    for number, file in enumerate(files):
         strange = False  # what stands before it in this file is another log's
-        for run in file:
-            at += 1
+        for at, run in enumerate(file):
             if run in kept:
-                sure.append((kept[run], run.last.seq, at))
+                sure.append((kept[run], run.last.seq, number, at))
             elif run not in groups.own and run not in groups.foreign and not strange:
-                loose.append((at, run))
+                loose.append((number, at, run))
             strange = run in groups.foreign or (strange and run not in groups.own)
-    taken = _Seqs([(0, found.behind.seq if not sure else 0), *((first, last) for first, last, _ in sure)])
-    least, most = min(sure, default=(0, 0, -1)), max(sure, key=lambda found: found[1], default=(0, 0, -1))
-    placed = sorted({(at, first, last) for first, last, at in (least, most)})
+    taken = _Seqs((first, last) for first, last, *_ in sure)
+    nothing = (0, 0, -1, -1)
+    least, most = min(sure, default=nothing), max(sure, key=lambda found: found[1], default=nothing)
     # The longest first: of two that contradict each other it is the less likely to have been put there.
-    for at, run in sorted(loose, key=lambda found: (found[1].first - found[1].last.seq, found[1].first)):
-        if taken.any(run.first, run.last.seq) or (found.had and run.first < least[0]):
+    for number, at, run in sorted(loose, key=lambda found: (found[2].first - found[2].last.seq, found[2].first)):
+        first, last = run.first, run.last.seq
+        if taken.any(first, last) or (found.had and first < least[0]):
             continue
-        if not least[0] < run.first < most[1]:
-            index = bisect_left(placed, (at,))
-            behind, before = [(0, -1, -1), *placed][index], [*placed, (0, MAX_SEQ, MAX_SEQ)][index]
-            if not behind[2] < run.first <= run.last.seq < before[1]:
-                continue
-            placed.insert(index, (at, run.first, run.last.seq))
-        taken.add(run.first, run.last.seq)
-        disproved = taken.any(run.first - 1, run.first - 1)
-        # Behind a line that can be read and that it does not join, nothing shows that its first line is whole.
-        spoilt = disproved or not run.bare
-        if disproved or run.first + spoilt <= run.last.seq:
-            yield _Part(run, run.first + spoilt, spoilt)
+        if (first < least[0] and (number, at) > least[2:] and number == least[2]) or (
+            first > most[1] and (number, at) < most[2:] and number == most[2]
+        ):
+            continue
+        taken.add(first, last)
+        least, most = min(least, (first, last, number, at)), max(most, (first, last, number, at), key=lambda it: it[1])
+        yield run
 
 
 def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], own: AbstractSet[Run]) -> bool:
