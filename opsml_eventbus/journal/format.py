@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from binascii import hexlify
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
@@ -49,6 +49,7 @@ CONTROL_MARK = b'","source":"eventbus.journal","type":"eventbus.journal.'
 
 _PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}')
 _PLACE_END = re.compile(_PLACE.pattern + rb"\Z")
+_PLACE_OF_LINE = re.compile(_PLACE.pattern + rb'[\0\r\t ]*(?=\{"specversion":|\Z)')
 PLACE_BYTES = 7 + 19 + 11 + 19 + CHAIN_BYTES
 TIME_MARK = b',"time":"'
 
@@ -100,9 +101,21 @@ def read_place(line: bytes) -> Place | None:
     return _to_place(match) if match else None
 
 
-def embedded_places(line: bytes) -> list[Place]:
-    """Every place inside damaged bytes: where lines end whose separator was lost."""
-    return [_to_place(match) for match in _PLACE.finditer(line)]
+def holds_place(data: bytes) -> bool:
+    """Is there a place anywhere in these bytes? A payload may spell one."""
+    return _PLACE.search(data) is not None
+
+
+def lines_within(data: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The lines of damaged bytes of which only the newlines were lost or changed, and whether another follows each.
+
+    They begin where the bytes do and follow each other with NULs, CRs and blanks between at most. So a payload cannot
+    spell one: in JSON, no object stands directly behind another.
+    """
+    begin = 0
+    for match in _PLACE_OF_LINE.finditer(data):
+        yield data[begin : match.end(3) + 2], match.end() < len(data)
+        begin = match.end()
 
 
 def _to_place(match: re.Match[bytes]) -> Place:

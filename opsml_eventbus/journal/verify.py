@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from ..errors import JournalRefused
 from .disk import check_kind
-from .format import START, Head, embedded_places
+from .format import START, Head, holds_place
 from .lines import Block, read_blocks
 from .segments import Log, Segment, Stream, find_log, list_log, printable
 from .sign import Verifier
@@ -314,7 +314,7 @@ def _plain(log: Log) -> Finding | None:
             for block in read_blocks(stream.read):
                 begins = begins or block.data[:1]
                 ends = ends or block.whole
-                if _CHAIN_MARK in block.data and embedded_places(block.data):
+                if _CHAIN_MARK in block.data and holds_place(block.data):
                     return None
     except (OSError, EOFError, ValueError):
         return None

@@ -17,6 +17,7 @@ from typing import Literal
 
 from ..errors import InvalidEvent
 from .format import (
+    CHAIN_BYTES,
     CONTROL_AT,
     CONTROL_SOURCE,
     DOMAIN,
@@ -30,8 +31,9 @@ from .format import (
     Recovered,
     Seal,
     Signature,
-    embedded_places,
+    holds_place,
     is_control,
+    lines_within,
     link,
     read_chain,
     read_control,
@@ -122,7 +124,6 @@ class Walk:
         self.sound_end = 0  # byte behind the last line of this file before the first finding in it
         self.recovered = 0  # records of something that was cut
         self._other: bytes | None = None  # the chain value that a damaged line's bytes give
-        self._apart = b""  # chain value of the last place in such bytes
         self._lost = False  # the bytes before this line could not be read as lines
         self._file = ""
         self._name_first: int | None = None
@@ -132,8 +133,7 @@ class Walk:
         self._whole_lines = False  # lines without a place stand in it, with their newlines
         self._sealed = False
         self._file_events = 0
-        self._counted = True  # every line of this file has joined so far
-        self._clean = True  # no finding in this file so far
+        self._clean = True  # every line of this file has joined so far, and nothing was found in it
         self._gone: list[tuple[int, bytes, Finding]] = []  # what is missing before a file, unless declared pruned
         self.file_first = 0  # seq of the open record of this file, 0 before it
         self._pruned: dict[int, str] = {}
@@ -146,7 +146,7 @@ class Walk:
         """The next file. first: the seq its name promises, None for the live file."""
         self._file, self._name_first = name, first
         self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, 0
-        self._counted = self._clean = True
+        self._clean = True
         self._placed = self.stands = self._whole_lines = False
         self.sound_end = self._deepest = 0
 
@@ -336,15 +336,20 @@ class Walk:
         else:
             # A crash leaves holes, it does not close them: whole lines that skip a number were arranged.
             self._found("sequence", number, offset, f"seq {place.seq} where {expected} follows")
-        self._counted = False
-        self._lost = False
+        self._clean = self._lost = False
+        self._take(place)
         self._other = computed if place.seq == expected else None
-        # What it states counts although it does not join: a batch never calls its own lines durable, so a torn one
-        # cannot raise the mark, and a log of which every line was changed is not taken for a torn one.
+        self.settled = False
+
+    def _take(self, place: Place) -> None:
+        """A line that may be altered is there: the next one is to join it.
+
+        What it states counts although it does not join: a batch never calls its own lines durable, so a torn one
+        cannot raise the mark, and a log of which every line was changed is not taken for a torn one.
+        """
         if place.durable < place.seq:
             self._states(place.durable)
-        self.head = Head(place.seq, place.chain)
-        self.settled = False
+        self.head, self._other = Head(place.seq, place.chain), None
 
     def _unreadable_line(self, line: bytes, offset: int, number: int, block: Block) -> None:
         if block.oversize:
@@ -356,28 +361,26 @@ class Walk:
         else:
             reason = "not a line of a journal"
         self._damaged(number, offset, reason)
-        self._counted = False
         self._lost = True
         self.settled = False
-        # Separators may be all that was lost: whole lines inside still say what had been durable.
-        start = 0
         self._whole_lines |= block.whole
-        for place in embedded_places(line):
-            self._placed = True
-            begin = line.rfind(b'{"specversion":', start, place.start)
-            body = line[begin : place.end - 76]
-            # A payload may spell a place: only one that joins counts, or that another joins.
-            if begin >= 0 and place.chain in (link(self.head.chain, body), link(self._apart, body)):
-                self._states(place.durable)
-                self.lines += 1
-                self.head, self._other = Head(max(place.seq, self.head.seq), place.chain), None
-            self._apart = place.chain
-            start = place.end
+        self._placed |= holds_place(line)
+        # Newlines may be all that was lost: whole lines inside still say what had been durable.
+        for inner, followed in lines_within(line):
+            place = read_place(inner)
+            assert place is not None
+            follows = place.seq == self.head.seq + 1 and link(self.head.chain, inner[:-CHAIN_BYTES]) == place.chain
+            # Whoever spells a place in a payload cannot know what it has to join. One that does not is believed as a
+            # whole line is, where no crash can have cut a payload behind it.
+            if not follows and (b"\0" in line or not (followed or (block.whole and not block.oversize))):
+                return
+            self.lines += follows
+            self._take(place)
 
     def _control(self, control: Control, previous: Head, number: int, offset: int) -> None:
         match control:
             case Seal(tally=tally) | Checkpoint(tally=tally):
-                if self._counted and tally.events != self._file_events:
+                if self._clean and tally.events != self._file_events:
                     reason = f"it counts {tally.events} events, the file holds {self._file_events}"
                     self._found("altered", number, offset, reason)
                 self.marks += 1
