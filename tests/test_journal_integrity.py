@@ -253,10 +253,22 @@ def test_a_head_in_the_middle_may_be_expected(log):
     assert verify_journal(log, expect=middle._replace(chain=bytes(32))).exit == 5
 
 
+def test_of_a_line_before_the_beginning_nobody_can_say_what_it_was(log):
+    segment = log.with_name("audit.00000000000000000001.jsonl")
+    middle = verify_journal(segment).head
+    for alone in (log, segment):
+        report = verify_journal(alone, expect=Head(0, bytes(32)))
+        assert (report.exit, report.findings[-1].kind) == (5, "unexpected")
+        assert "cannot be told: what is here begins with 1" in report.findings[-1].reason
+    segment.unlink()
+    assert "begins with 6" in verify_journal(log, expect=middle).findings[-1].reason
+    assert "is not there" in verify_journal(log, expect=middle._replace(seq=99)).findings[-1].reason
+
+
 def test_a_head_is_written_and_read_as_seq_and_chain():
     head = Head(42, bytes(range(32)))
     assert parse_head(str(head)) == head
-    for text in ("", "42", "42:ab", "x:" + "0" * 64, "42:" + "G" * 64):
+    for text in ("", "42", "42:ab", "x:" + "0" * 64, "42:" + "G" * 64, "\N{ARABIC-INDIC DIGIT SEVEN}:" + "0" * 64):
         with pytest.raises(ValueError, match="SEQ:CHAIN"):
             parse_head(text)
 

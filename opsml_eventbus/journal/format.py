@@ -79,9 +79,9 @@ START = Head()
 
 def parse_head(text: str) -> Head:
     """`SEQ:CHAIN` as `--expect` takes it. Raises ValueError."""
-    seq, separator, chain = text.lower().partition(":")
-    if not separator or not seq.isdecimal() or re.fullmatch("[0-9a-f]{64}", chain) is None:
+    if re.fullmatch("[0-9]{1,19}:[0-9a-f]{64}", text.lower()) is None:
         raise ValueError(f"{text[:100]!r} is not SEQ:CHAIN (a number, a colon, 64 hex digits)")
+    seq, _, chain = text.partition(":")
     return Head(int(seq), bytes.fromhex(chain))
 
 

@@ -161,9 +161,10 @@ class _Check:
         report.durable, report.settled, report.recovered = walk.durable, walk.settled, walk.recovered
         report.events, report.lines = walk.events, walk.lines
         if self._expect is not None and not walk.expected_found:
-            self._end_finding(
-                "unexpected", f"the line {self._expect.seq} with chain {self._expect.chain.hex()} is not there"
-            )
+            reason = f"the line {self._expect.seq} with chain {self._expect.chain.hex()} is not there"
+            if self._expect.seq < walk.first:
+                reason = f"what the line {self._expect.seq} was cannot be told: what is here begins with {walk.first}"
+            self._end_finding("unexpected", reason)
         if self._verifier is not None:
             report.signed = self._verifier.through
             if report.signed is None and (walk.marks or plain is not None):
