@@ -13,6 +13,21 @@ import sys
 import zlib
 
 PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}')
+ZEROS = bytes(32)
+END = re.compile(PLACE.pattern + rb"\Z")
+LOST_END = re.compile(PLACE.pattern + rb'[\0\r\t ]*(?=\{"specversion":|\Z)')  # of a line without its newline
+CONTROL = re.compile(rb'.{63}","source":"eventbus\.journal","type":"eventbus\.journal\.([^"]*)"', re.DOTALL)
+OPEN = {"format": int, "first": int, "log": str, "previous": str, "fsync": str}
+MARK, PRUNED = {"tally": dict}, {"before": int, "chain": str}
+MEMBERS = {b"open": OPEN, b"checkpoint": MARK, b"seal": MARK, b"pruned": PRUNED}
+
+
+def control(line):  # its name, and its members: None where they are wrong
+    name = match[1] if (match := CONTROL.match(line)) else b""
+    with contextlib.suppress(ValueError, RecursionError, KeyError, AttributeError):
+        record = json.loads(line)["data"] if name in MEMBERS else {}
+        return name, all(type(record.get(key)) is kind for key, kind in MEMBERS.get(name, {}).items()) and record
+    return name, None
 
 
 def files(live):
@@ -22,12 +37,18 @@ def files(live):
     return [*sorted(found.items()), *([(None, live)] if live.exists() or live.is_symlink() else [])]
 
 
-def link(chain, body):
+def place(match):
+    return int(match[1]), int(match[2]), bytes.fromhex(match[3].decode())
+
+
+def link(chain, match, begin=0):
+    body = match.string[begin : match.start(3) - 10]
     return hashlib.sha256(b"eventbus/journal/v1\0" + chain + body).digest()
 
 
 def verify(live):
-    chain, seq, durable, log, beginning, pruned, torn, tampered = bytes(32), 0, 0, "", None, set(), [], False
+    seq, joined, stated, kept, chains, log, fsync, seal, lost = 0, 0, 0, 0, [ZEROS], "", "", None, False
+    torn, gaps, pruned, tampered = [], set(), set(), False
     for first, path in files(live):
         if path.suffix == ".zst":
             sys.exit(f"{path}: unpack it first (zstd -d)")
@@ -35,44 +56,53 @@ def verify(live):
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         except (OSError, EOFError, zlib.error):
             return 5
-        lines, name, synced, sealed, events, disturbed, lost = data.split(b"\n"), "", True, False, 0, False, False
+        lines, here, events, opened, before, seal = data.split(b"\n"), [], 0, False, seal, None
         for number, line in enumerate(lines):
-            places = [(int(m[1]), int(m[2]), bytes.fromhex(m[3].decode()), m) for m in PLACE.finditer(line)]
-            if not places or places[-1][3].end() < len(line) or b"\0" in line or number == len(lines) - 1:
-                if line or number < len(lines) - 1:
-                    torn, disturbed, lost = [*torn, seq + 1], True, True
-                for at, stated, value, place in places:  # lines that have run together, or have something behind them
-                    begin = max(0, line.rfind(b'{"specversion":', 0, place.start()))
-                    if link(chain, line[begin : place.end() - 76]) == value:
-                        seq, chain, durable = at, value, max(durable, stated)
+            ended, begin, whole = number < len(lines) - 1, 0, END.search(line)
+            if not whole or not ended or b"\0" in line or len(line) > (1 << 20) + 132:
+                here, lost = ([*here, seq + 1], True) if line or ended else (here, lost)
+                for match in LOST_END.finditer(line):
+                    at, mark, value = place(match)
+                    joins = at == seq + 1 and link(chains[0], match, begin) == value
+                    if not joins and (b"\0" in line or (match.end() == len(line) and not ended)):
+                        break
+                    seq, chains, begin, joined = at, [value], match.end(), joined + joins
+                    stated = max(stated, mark if mark < at else 0)
                 continue
-            at, stated, value, _ = places[-1]
-            event, record, name = {}, {}, ""
-            with contextlib.suppress(ValueError, RecursionError):
-                event = json.loads(line) if line[63:].startswith(b'","source":"eventbus.journal",') else {}
-                name, record = event.get("type", ""), event.get("data", {})
-            if name == "eventbus.journal.open":
-                tampered |= number > 0 or first not in (None, at) or record.get("first") != at
-                tampered |= log not in ("", record.get("log"))
-                if not log and at > 1:
-                    beginning, seq, chain = (at, record["previous"]), at - 1, bytes.fromhex(record["previous"])
-                log, synced = record.get("log"), record.get("fsync") != "never"
-            joins = link(chain, line[:-76]) == value
-            tampered |= (at <= seq if lost else at != seq + 1) or (joins and not durable <= stated < at)
-            tampered |= sealed or (joins and number == 0 and name != "eventbus.journal.open")
-            torn, disturbed = (torn, disturbed) if joins else ([*torn, seq + 1], True)
-            seq, chain, lost, durable = at, value, False, max(durable, stated if stated < at else 0)
-            events, sealed = events + (not event), name == "eventbus.journal.seal" and bool(event)
-            pruned |= {(record["before"], record["chain"])} if joins and name == "eventbus.journal.pruned" else set()
-            if joins and not disturbed and name in ("eventbus.journal.seal", "eventbus.journal.checkpoint"):
-                tampered |= record["tally"]["events"] != events
-        if seq and not any(PLACE.search(line) for line in lines):  # a crash leaves no whole lines of another kind
-            torn, tampered = [*torn, seq + 1], tampered or (synced and len(lines) > 1)
+            (name, record), at, mark, value = control(line), *place(whole)
+            if number == 0 and name == b"open" and record:
+                opened, behind, stands = True, seq if joined else 0, record["previous"]
+                previous = bytes.fromhex(stands) if re.fullmatch("[0-9a-f]{64}", stands) else b""
+                tampered |= record["format"] != 1 or record["first"] != at or first not in (None, at)
+                tampered |= log not in ("", record["log"]) or at <= behind
+                if at > behind + 1:
+                    gaps |= set() if joined and lost else {(at, stands)}
+                elif not lost or not joined:
+                    tampered |= previous not in (chains if joined else [ZEROS])
+                    tampered |= (before is not None or not joined) and record.get("sealed") not in (None, before)
+                seq, chains, log, fsync, lost = at - 1, [previous], record["log"], record["fsync"], False
+            given = [link(chain, whole) for chain in chains]
+            joins = value in given
+            tampered |= at != seq + 1 and (joins or not lost or at <= seq)
+            if joins:
+                tampered |= not stated <= mark < at or seal is not None or (number == 0) != (name == b"open")
+                tampered |= name in MEMBERS and not record
+                events, joined = events + (not name), joined + 1
+                if record and name in (b"seal", b"checkpoint"):
+                    tampered |= not here and record["tally"].get("events") != events
+                    seal = record["tally"] if name == b"seal" else seal
+                pruned |= {(record["before"], record["chain"])} if record and name == b"pruned" else set()
+            here = here if joins else [*here, seq + 1]
+            seq, chains, lost = at, [value, *given[: not joins and at == seq + 1]], False
+            stated = max(stated, mark if mark < at else 0)
+        if joined and not PLACE.search(data):  # a crash leaves no whole lines of another kind
+            here, tampered = here or [seq + 1], tampered or (len(lines) > 1 and fsync not in ("", "never"))
         if first is not None:  # it got its name when all of it was on disk
-            torn = torn if sealed or disturbed else [*torn, seq + 1]
-            durable = max(durable, seq + (not sealed or disturbed)) if synced else durable
-    tampered |= beginning is not None and beginning not in pruned
-    return 5 if tampered or any(at <= durable for at in torn) else 3 if torn or not seq else 0
+            here = here if seal is not None or here else [seq + 1]
+            kept = kept if fsync == "never" and opened else max(kept, seq, *here)
+        torn += here
+    tampered |= not gaps <= pruned
+    return 5 if tampered or any(at <= max(stated, kept) for at in torn) else 3 if torn or not seq else 0
 
 
 if __name__ == "__main__":

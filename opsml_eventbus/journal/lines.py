@@ -80,10 +80,10 @@ def read_blocks(
         if cut < 0:
             rest, long = _hold(rest + chunk, long)
             continue
-        if long:  # its newline has come
-            first = chunk.find(b"\n")
+        first = chunk.find(b"\n")
+        if long or len(rest) + first > LINE_BYTES:  # its newline has come
             end = offset + len(rest) + long + first + 1
-            yield Block(offset, number, rest, end, oversize=True)
+            yield Block(offset, number, (rest + chunk[:first])[:HELD_BYTES], end, oversize=True)
             offset, number, rest, long = end, number + 1, b"", 0
             chunk, cut = chunk[first + 1 :], cut - first - 1
         if cut >= 0:

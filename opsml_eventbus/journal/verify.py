@@ -307,7 +307,7 @@ def _plain(log: Log) -> Finding | None:
     All of it is looked at: plain lines in front of chained ones are damage.
     """
     (segment, *more) = log.segments
-    if more:
+    if more or segment.first is not None:  # what has the name of a finished file ends with a seal
         return None
     ends, begins = False, b""
     try:

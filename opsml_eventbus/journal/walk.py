@@ -22,6 +22,7 @@ from .format import (
     CONTROL_SOURCE,
     DOMAIN,
     FORMAT,
+    ZERO,
     Checkpoint,
     Control,
     Head,
@@ -31,6 +32,7 @@ from .format import (
     Recovered,
     Seal,
     Signature,
+    Tally,
     holds_place,
     is_control,
     lines_within,
@@ -131,7 +133,8 @@ class Walk:
         self.stands = False  # a whole line of a journal stands in this file
         self._placed = False  # or a part of a line has a place
         self._whole_lines = False  # lines without a place stand in it, with their newlines
-        self._sealed = False
+        self._seal: Tally | None = None  # what the seal of this file says that it holds
+        self._before: Tally | None = None  # the same of the file before
         self._file_events = 0
         self._clean = True  # every line of this file has joined so far, and nothing was found in it
         self._gone: list[tuple[int, bytes, Finding]] = []  # what is missing before a file, unless declared pruned
@@ -145,7 +148,8 @@ class Walk:
     def begin(self, name: str, first: int | None) -> None:
         """The next file. first: the seq its name promises, None for the live file."""
         self._file, self._name_first = name, first
-        self._at_start, self._sealed, self._file_events, self.file_first = True, False, 0, 0
+        self._at_start, self._file_events, self.file_first = True, 0, 0
+        self._before, self._seal = self._seal, None
         self._clean = True
         self._placed = self.stands = self._whole_lines = False
         self.sound_end = self._deepest = 0
@@ -160,9 +164,9 @@ class Walk:
                 self._found("altered", 1, 0, "no line of a journal is in it")
         if self._name_first is None:
             return
-        if not self._sealed and self._clean:
+        if self._seal is None and self._clean:
             self._damaged(0, self.sound_end, "a finished file without its seal: its end is gone")
-        if self.fsync != "never":
+        if self.fsync != "never" or not self.file_first:
             # It got its name when all of it was on disk, the seal too: no crash can have spoiled it since. Where no
             # open record could be read, nothing says that this one was written otherwise.
             self.durable = max(self.durable, self.head.seq, self._deepest)
@@ -209,13 +213,14 @@ class Walk:
             return
         lines = block.lines
         index, count = 0, len(lines)
+        quick = b"\0" not in block.data  # no line holds one, whatever it is chained to
         expect = self._expect.seq if self._expect is not None else 0
         while index < count:
             seq, chain = self.head
             durable, stated = self._stated, self._stated
             begun = index
             # The quick way, for lines that are as expected: hash, compare, go on.
-            if self._other is None and not self._lost and not self._at_start and not self._sealed:
+            if quick and self._other is None and not self._lost and not self._at_start and self._seal is None:
                 while index < count:
                     line = lines[index]
                     digest = sha256(DOMAIN + chain + line[:-76]).digest()
@@ -279,7 +284,7 @@ class Walk:
             self._found("altered", number, offset, "no open record: the beginning of the file is gone")
         if wrong:
             self._found("altered", number, offset, wrong)
-        if self._sealed:
+        if self._seal is not None:
             self._found("altered", number, offset, "a line behind the seal")
         previous = self.head
         self.head, self._other, self._lost = Head(place.seq, place.chain), None, False
@@ -316,10 +321,12 @@ class Walk:
             self._gone.append((control.first, previous, finding))
         elif joined and control.first <= self.head.seq:
             self._found("sequence", number, offset, f"seq {control.first} again, after {self.head.seq}")
-        elif not joined and control.first == 1 and any(previous):
-            self._found("altered", number, offset, "it begins a log, and its `previous` is not all zeros")
+        elif not joined and control.first == 1 and (previous != ZERO or control.sealed is not None):
+            self._found("altered", number, offset, "it begins a log, and says that something stands before it")
         elif joined and previous not in (self.head.chain, self._other) and not self._lost:
             self._found("altered", number, offset, "it does not join the file before it")
+        elif joined and control.sealed and self._before not in (None, control.sealed) and not self._lost:
+            self._found("altered", number, offset, "it does not say of the file before it what its seal does")
         if self.log not in ("", control.log) or (joined and control.first <= self.head.seq):
             self._stated = 0
         self.log, self.fsync, self.file_first = control.log, control.fsync, control.first
@@ -384,7 +391,7 @@ class Walk:
                     reason = f"it counts {tally.events} events, the file holds {self._file_events}"
                     self._found("altered", number, offset, reason)
                 self.marks += 1
-                self._sealed = isinstance(control, Seal)
+                self._seal = tally if isinstance(control, Seal) else self._seal
                 self.settled = self.durable == previous.seq
                 if control.signature is not None and self._signed is not None:
                     self._signed(SignedHead(self._file, number, offset, self.log, previous, control.signature))
