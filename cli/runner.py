@@ -99,7 +99,7 @@ NOTICES = {
 
 
 # Of a log that is being written: what its operator must know even with `--quiet`.
-WARNINGS = {"recovered", "space", "blocked", "resumed", "rotation", "compression", "pruning"}
+WARNINGS = {"recovered", "unsigned", "space", "blocked", "resumed", "rotation", "compression", "pruning"}
 
 
 def notices(notes: Notes) -> Callable[[Notice], None]:

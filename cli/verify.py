@@ -70,7 +70,8 @@ def verify(
     size = f"{counted(report.events, 'event')} in {counted(len(report.files), 'file')}"
     lines.append(verdict(report.verdict, f"{file}: {size}"))
     if report.lines:
-        lines.append(f"head {report.head} · durable to seq {report.durable:,}")
+        signed = f" · signed to seq {report.signed:,}" if report.signed is not None else ""
+        lines.append(f"head {report.head} · durable to seq {report.durable:,}{signed}")
     if report.recovered:
         times = counted(report.recovered, "time")
         lines.append(f"cut {times} by a recovery or a repair; its `recovered` records name the copies")

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from journal_support import event, make, write
+from journal_support import event, lines, make, write
 
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import Journal, verify_journal
+from opsml_eventbus.journal.format import (
+    Checkpoint,
+    Head,
+    Pruned,
+    Tally,
+    control_line,
+    read_control,
+    read_place,
+    write_lines,
+)
+from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.sign import Signer
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization", reason="needs the extra [sign]")
 ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
@@ -95,3 +107,142 @@ def test_what_is_no_ed25519_key_is_refused(tmp_path):
     for key in (b"", b"hello", public(KEY)):
         with pytest.raises(JournalRefused):
             Journal(tmp_path / "a.jsonl", sign_key=key)
+
+
+# ── what stands behind the last signed head when a writer begins ──
+
+
+def put_behind(path, added, events=0):
+    """Lines and a checkpoint that fit, by someone who knows the format and has no key."""
+    data = path.read_bytes()
+    last = data.splitlines()[-1]
+    place, tally = read_place(last), read_control(last).tally
+    head, more = write_lines(Head(place.seq, place.chain), place.seq, added)
+    tally = Tally(tally.events + events, tally.least, tally.greatest)
+    _, end = write_lines(head, head.seq, [control_line(Checkpoint(tally), 1)])
+    path.write_bytes(data + more + end)
+    return place.seq + 1
+
+
+def go_on(path, number=500, key=KEY, **options):
+    """The next writer, with a key or none: one event."""
+    told = []
+    options = {"sign_key": private(key) if key else None, **options}
+    write(path, [event(number)], on_notice=told.append, **options)
+    return [notice.kind for notice in told if notice.kind in ("unsigned", "pruned")]
+
+
+def test_a_writer_that_goes_on_does_not_vouch_for_what_it_found(path):
+    forged = put_behind(path, lines([666]), 1)
+    assert verify_journal(path, public_key=public(KEY)).exit == 3
+    assert go_on(path) == ["unsigned"]
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, report.verdict, report.unsigned) == (3, "unsigned", [(forged - 1, forged + 1)])
+    assert report.signed == report.head.seq - 1  # what came after is signed as ever
+    assert verify_journal(path).exit == 0
+
+
+def test_a_writer_that_was_killed_leaves_lines_that_are_told_and_kept(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    file, _ = open_live(path, "always", signer=Signer(private(KEY)))
+    file.append(lines(range(3)))
+    file.sync()
+    file.close()
+    assert go_on(path) == ["unsigned"]
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, report.events, report.unsigned) == (3, 4, [(2, 5)])
+
+
+def test_the_mark_cannot_be_cut_out_again(path):
+    put_behind(path, lines([666]), 1)
+    file, recovery = open_live(path, "always", signer=Signer(private(KEY)))
+    file.close()  # killed before its first event
+    assert recovery.unsigned
+    assert verify_journal(path, public_key=public(KEY)).signed == verify_journal(path).head.seq - 1
+
+
+def test_a_start_that_is_killed_again_and_again_marks_once(path, monkeypatch):
+    put_behind(path, lines([666]), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("opsml_eventbus.journal.live.LiveFile.checkpoint", lambda self: 1 / 0)
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                open_live(path, "always", signer=Signer(private(KEY)))
+    go_on(path)
+    assert path.read_bytes().count(b'"type":"eventbus.journal.unsigned"') == 1
+
+
+def test_writers_that_leave_well_or_only_rotate_leave_nothing_unsigned(tmp_path):
+    path = tmp_path / "audit.jsonl"
+
+    async def rotated():
+        async with Journal(path, sign_key=private(KEY)) as journal:
+            await journal.append([event(1)])
+            await journal.rotate()
+
+    for _ in range(3):
+        assert go_on(path) == []
+        asyncio.run(rotated())
+        report = verify_journal(path, public_key=public(KEY))
+        assert (report.exit, report.unsigned) == (0, [])
+
+
+def test_a_log_begun_without_a_key_is_unsigned_up_to_there(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2], [3]], rotate_after=(1, 2))
+    assert go_on(path, 4, key=None, keep=1, rotate_count=1) == ["pruned"] * 2
+    found = verify_journal(path).head.seq
+    assert go_on(path) == ["unsigned"]
+    report = verify_journal(path, public_key=public(KEY))
+    # What was removed before anybody signed is as unproven as the rest, and no more suspect.
+    assert (report.exit, report.unsigned) == (3, [(report.first, found)])
+
+
+def test_each_key_proves_what_was_written_with_it(path):
+    before = verify_journal(path).head.seq
+    assert go_on(path, key=OTHER) == ["unsigned"]
+    first = verify_journal(path, public_key=public(KEY))
+    assert (first.signed, first.unsigned) == (before - 1, [(before, first.head.seq)])
+    second = verify_journal(path, public_key=public(OTHER))
+    assert (second.signed, second.unsigned) == (second.head.seq - 1, [(1, before)])
+
+
+# ── which beginning may be missing ──
+
+
+def remove_beginning(path):
+    """The first file, and the record that would declare it."""
+    first, second = sorted(path.parent.glob("audit.0*"))[:2]
+    opened = read_control(second.read_bytes().splitlines()[0])
+    first.unlink()
+    return control_line(Pruned(1, opened.first, opened.previous, Tally()), 1)
+
+
+def test_a_beginning_is_missing_until_who_declares_it_has_signed_that(path):
+    forged = remove_beginning(path)
+    assert verify_journal(path, public_key=public(KEY)).exit == 5
+    put_behind(path, [forged])
+    assert verify_journal(path).exit == 0
+    for _ in range(2):
+        report = verify_journal(path, public_key=public(KEY))
+        assert (report.exit, {finding.kind for finding in report.findings}) == (5, {"missing", "unsigned"})
+        go_on(path)
+
+
+def test_retention_signs_its_declaration_before_it_removes(path):
+    assert go_on(path, keep=1) == ["pruned"]
+    assert verify_journal(path, public_key=public(KEY)).exit == 0
+
+
+def test_retention_that_was_killed_before_it_signed_declares_again(path, monkeypatch):
+    files = sorted(path.parent.glob("audit.0*"))
+    file, _ = open_live(path, "always", signer=Signer(private(KEY)))
+    with monkeypatch.context() as patch:
+        patch.setattr("opsml_eventbus.journal.live.LiveFile.checkpoint", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            file.declare_pruned(1)
+    file.close()
+    assert all(file.exists() for file in files)
+    assert set(go_on(path, keep=1)) == {"unsigned", "pruned"}
+    assert not files[0].exists()
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, {finding.kind for finding in report.findings}) == (3, {"unsigned"})

@@ -140,6 +140,9 @@ class Committer:
         if recovery.kept is not None:
             size = f" of {recovery.cut:,} bytes" if recovery.cut else ""
             self._note("recovered", f"a torn tail{size} was cut and is kept as {recovery.kept.name}")
+        if recovery.unsigned:
+            reason = f"what stands up to seq {recovery.unsigned} was not signed with this key when it was written"
+            self._note("unsigned", f"{reason}; the log says so, and is signed from there on")
         return recovery
 
     def start(self) -> None:

@@ -21,6 +21,7 @@ or copied:
     seal        the last line of a file that was finished; the file is then renamed and never written again.
     recovered   after a torn tail was cut: what was cut, and where it was kept.
     pruned      before the oldest file is removed: only a declared beginning may be missing.
+    unsigned    by a writer that signs, behind lines it found that its key has not signed.
 """
 
 from __future__ import annotations
@@ -247,11 +248,18 @@ class Pruned(msgspec.Struct, frozen=True):
     tally: Tally
 
 
-Control = Open | Checkpoint | Seal | Recovered | Pruned
-ControlT = TypeVar("ControlT", Open, Checkpoint, Seal, Recovered, Pruned)
+class Unsigned(msgspec.Struct, frozen=True):
+    """What stands between the last head signed with a key and this record was there when its writer began: the
+    signatures behind it do not say who wrote it. key: that writer's, named as in a signature."""
+
+    key: str
+
+
+Control = Open | Checkpoint | Seal | Recovered | Pruned | Unsigned
+ControlT = TypeVar("ControlT", Open, Checkpoint, Seal, Recovered, Pruned, Unsigned)
 
 _CONTROLS: dict[bytes, type[Control]] = {
-    cls.__name__.lower().encode(): cls for cls in (Open, Checkpoint, Seal, Recovered, Pruned)
+    cls.__name__.lower().encode(): cls for cls in (Open, Checkpoint, Seal, Recovered, Pruned, Unsigned)
 }
 
 

@@ -45,9 +45,10 @@ NEXT_SUFFIX = ".next"
 class Notice:
     """Something the operator should know while the journal goes on.
 
-    kind: `recovered` (a torn tail was cut), `rotated`, `rotation` (put off), `space` (little is left), `blocked` and
-    `resumed` (a write failed and is tried again), `compression` and `pruning` (failed; tried again at the next
-    rotation), `pruned`, `failed` (the journal is finished). detail: one clause.
+    kind: `recovered` (a torn tail was cut), `unsigned` (lines were found that this key has not signed), `rotated`,
+    `rotation` (put off), `space` (little is left), `blocked` and `resumed` (a write failed and is tried again),
+    `compression` and `pruning` (failed; tried again at the next rotation), `pruned`, `failed` (the journal is
+    finished). detail: one clause.
     """
 
     kind: str
@@ -96,6 +97,7 @@ class LiveFile:
         self._folder = folder
         self._signer = signer
         self._clock = clock
+        self._owe_signature()
 
     # ── lines ──
 
@@ -167,6 +169,11 @@ class LiveFile:
                 os.close(descriptor)
         self._descriptor = self._folder = -1
 
+    def _owe_signature(self) -> None:
+        """An open record alone says all there is to say of a file, except to whoever holds the public key."""
+        if self._signer is not None and self.state.head.seq == self.state.first:
+            self.state.settled = False
+
     def _checkpoint(self) -> bytes:
         state = self.state
         signature = self._signer.sign(state.log, state.head) if self._signer is not None else None
@@ -233,11 +240,15 @@ class LiveFile:
             raise
         os.close(self._descriptor)
         self._descriptor, self.state = descriptor, following
+        self._owe_signature()
         return target
 
     def declare_pruned(self, keep: int) -> list[Segment]:
         """Say in the log which of its oldest files may go, so that `keep` finished ones are left; they are not removed
-        yet. Raises WriteRefused, JournalFailed, and ValueError where nothing says what would be missing."""
+        yet. With a key that is signed too: a declaration that its own writer has not signed proves nothing.
+
+        Raises WriteRefused, JournalFailed, and ValueError where nothing says what would be missing.
+        """
         log = list_log(self.path)
         segments = [*log.sealed, Segment(self.path, None)]
         going = list[Segment]()
@@ -254,7 +265,9 @@ class LiveFile:
             tally = opened.sealed or Tally()
             self._control(control_line(Pruned(segment.first, opened.first, opened.previous, tally), self._clock()))
             going.append(segment)
-        if going:
+        if going and self._signer is not None:
+            self.checkpoint()
+        elif going:
             self.sync()
         return going
 

@@ -6,6 +6,9 @@
 - What stands behind the last durable record is written over itself and synced before anything is built on it: after a
   failed fsync the page cache shows bytes the disk never got. The log then goes on in a new file.
 - A rotation that was interrupted is finished.
+- A writer that signs begins behind a signed head: where the log does not end with one of its own, it says in the log
+  that what it found there was not signed (`unsigned`), and signs from there on. A crash leaves such lines, and so does
+  whoever can write the file and has no key: nothing tells the two apart.
 
 A recovery that is itself interrupted is begun again by the next and comes to the same log.
 """
@@ -32,8 +35,10 @@ from .format import (
     Recovered,
     Seal,
     Tally,
+    Unsigned,
     is_control,
     link,
+    peek_control,
     read_chain,
     read_control,
     read_place,
@@ -53,12 +58,14 @@ _BEGINNING = b'{"specversion":"1.0","id":"'
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """What had to be done. cut: bytes of a torn tail; kept: where they are now. renewed: the log goes on in a new file
-    because its last writer did not leave in good order. finished: an interrupted rotation was finished."""
+    because its last writer did not leave in good order. finished: an interrupted rotation was finished. unsigned: the
+    last seq that was there, unless it carries a signature of ours; 0 without a key."""
 
     cut: int = 0
     kept: Path | None = None
     renewed: bool = False
     finished: bool = False
+    unsigned: int = 0
 
 
 def recover(path: str | Path, *, fsync: Fsync = "always") -> Recovery:
@@ -102,6 +109,7 @@ class _Opening:
         self.cut_at: int | None = None  # where in the file; None when an earlier recovery did it
         self.kept: Path | None = None
         self.finished = False
+        self.unsigned = 0
 
     def run(self) -> tuple[LiveFile, Recovery]:
         log = list_log(self.live)
@@ -120,16 +128,19 @@ class _Opening:
         file = self._file(descriptor, state)
         try:
             renewed = self._settle(file, opened)
+            self._sign(file)
         except BaseException:
             file.close()
             raise
         return file, self._report(renewed=renewed)
 
     def _begun(self, log: Log) -> tuple[LiveFile, Recovery]:
-        descriptor, state = self._begin(log)
+        descriptor, state, last = self._begin(log)
         file = self._file(descriptor, state)
         try:
+            self._mark(file, last, state.head.seq - 1)
             self._record(file)
+            self._sign(file)
         except BaseException:
             file.close()
             raise
@@ -140,17 +151,17 @@ class _Opening:
         return LiveFile(self.live, descriptor, folder, state, self.fsync, signer=self.signer, clock=self.clock)
 
     def _report(self, *, renewed: bool = False) -> Recovery:
-        return Recovery(self.cut, self.kept, renewed, self.finished)
+        return Recovery(self.cut, self.kept, renewed, self.finished, self.unsigned)
 
     # ── a new file ──
 
-    def _begin(self, log: Log) -> tuple[int, State]:
-        """A live file where there is none: the log's first, or the one behind its last segment."""
+    def _begin(self, log: Log) -> tuple[int, State, bytes]:
+        """A live file where there is none: the log's first, or the one behind its last segment. And the line before."""
         sealed = log.sealed
         if not sealed:
-            behind, durable, name, tally = Head(), 0, new_id(self.clock()), None
+            behind, durable, name, tally, last = Head(), 0, new_id(self.clock()), None, b""
         else:
-            walk, seal = _read_newest(sealed)
+            walk, seal, last = _read_newest(sealed)
             behind, name, tally = walk.head, walk.log, seal.tally
             durable = walk.durable if walk.fsync == "never" else walk.head.seq
         opened = open_record(name, behind, self.fsync, tally)
@@ -161,7 +172,7 @@ class _Opening:
         except OSError as error:
             raise JournalFailed(str(self.live), f"it cannot be begun: {error.strerror}") from error
         sync_folder(self.live.parent)
-        return descriptor, state
+        return descriptor, state, last
 
     # ── a file that is there ──
 
@@ -274,15 +285,33 @@ class _Opening:
         """Make sure of what stands there, record what was cut, and begin a new file unless this was left well."""
         state = file.state
         unsure = state.head.seq - state.durable
+        left_well = unsure <= 1 and state.settled
         if self.fsync != "never" and unsure > 0:
             file.renew()
+        self._mark(file, file.tail(_TAIL_BYTES)[:-1].rpartition(b"\n")[2], state.head.seq)
         recorded = self._record(file)
         changed = (opened.fsync == "never") != (self.fsync == "never")
         events = state.tally.events > 0
-        if changed or recorded or (self.fsync != "never" and events and not (unsure <= 1 and state.settled)):
+        if changed or recorded or (self.fsync != "never" and events and not left_well):
             file.rotate()
             return True
         return False
+
+    def _mark(self, file: LiveFile, last: bytes, seq: int) -> None:
+        """Say in the log that its last line as it was found, `last` of this seq, carries no signature of ours.
+
+        Before anything is signed: a head that is signed next covers this, so nobody can take it out again.
+        """
+        if self.signer is None or seq == 0 or self.signer.has_signed(file.state.log, last):
+            return
+        self.unsigned = seq
+        if not isinstance(peek_control(last), Unsigned):  # of a start that was interrupted
+            file.record(Unsigned(self.signer.key_id))
+
+    def _sign(self, file: LiveFile) -> None:
+        """No event is written before a signed head: a log whose events have none in front was never signed."""
+        if self.signer is not None and not file.state.settled:
+            file.checkpoint()
 
     def _record(self, file: LiveFile) -> bool:
         """The `recovered` record of every tail that was copied aside and has none yet."""
@@ -411,7 +440,7 @@ def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) ->
     return State(opened.log, opened.first, head, place.durable, size, control.tally, True, begun, marked=size)
 
 
-def _read_newest(sealed: Sequence[Segment]) -> tuple[Walk, Seal]:
+def _read_newest(sealed: Sequence[Segment]) -> tuple[Walk, Seal, bytes]:
     """The last finished file, which also has to follow the one before it."""
     found = _read_sealed(sealed[-1])
     opened = peek_open(sealed[-1])
@@ -420,8 +449,8 @@ def _read_newest(sealed: Sequence[Segment]) -> tuple[Walk, Seal]:
     return found
 
 
-def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:
-    """The last finished file, whole: its head is what the next one joins."""
+def _read_sealed(segment: Segment) -> tuple[Walk, Seal, bytes]:
+    """The last finished file, whole: its head is what the next one joins. And its last line."""
     findings: list[Finding] = []
     walk, last, end, number = Walk(findings.append, whole=False), b"", 0, 1
     try:
@@ -444,4 +473,4 @@ def _read_sealed(segment: Segment) -> tuple[Walk, Seal]:
             seq=finding.seq,
             durable=walk.durable,
         )
-    return walk, control
+    return walk, control, last

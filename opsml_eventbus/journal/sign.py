@@ -1,6 +1,8 @@
 """Signed heads (extra `[sign]`): Ed25519 over where the chain stands, kept in checkpoint and seal records.
 
-A signature proves every line up to the one it names, against anyone who has the file but not the key. What it signs:
+A signature proves that its writer's chain stood there. Of the lines before it, it proves those that this writer wrote:
+what a writer finds behind the last signed head when it begins may be anybody's, and it says so in the log before it
+signs (an `unsigned` record). What is signed:
 
     "eventbus/journal/head/v1" NUL log-id NUL seq NUL chain        (seq in decimal, chain as 64 hex digits; ASCII)
 
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JournalRefused
-from .format import Head, Signature, read_chain
+from .format import Checkpoint, Head, Seal, Signature, link, peek_control, read_chain, read_place
 from .walk import SignedHead
 
 _DOMAIN = b"eventbus/journal/head/v1"
@@ -40,21 +42,34 @@ class Signer:
         value = self._key.sign(signed_bytes(log, head))
         return Signature(head.seq, head.chain.hex(), self.key_id, value.hex())
 
+    def has_signed(self, log: str, line: bytes) -> bool:
+        """Does this line carry our signature of the line before it?"""
+        place, control = read_place(line), peek_control(line)
+        if place is None or not isinstance(control, Checkpoint | Seal) or control.signature is None:
+            return False
+        signed = Head(place.seq - 1, read_chain(control.signature.chain))
+        joins = link(signed.chain, line[: place.end - 76]) == place.chain
+        return joins and control.signature == self.sign(log, signed)  # Ed25519 signs the same twice alike
+
 
 class Verifier:
     """Checks signed heads. key: an Ed25519 public key in PEM or OpenSSH form, or a file with one.
 
-    through: the seq of the last head that holds.
+    through: the seq of the last head that holds. unsigned: the first and last seq of lines that were not signed by
+    who wrote them: a signature covers them afterwards at most.
     """
 
     def __init__(self, key: bytes | str | Path) -> None:
         self._key: Any = _load(key, private=False)
         self._key_id = _key_id(self._key)
         self.through: int | None = None
+        self.unsigned: list[tuple[int, int]] = []
+        self._since = 0  # the first head that holds; a log may have been begun without a key
 
     def check(self, head: SignedHead) -> str:
         """Why this signature does not hold; empty when it does. A signature by another key is passed over."""
         signature = head.signature
+        assert signature is not None
         if signature.key != self._key_id:
             return ""
         if Head(signature.seq, read_chain(signature.chain)) != head.actual:
@@ -66,7 +81,25 @@ class Verifier:
         except (InvalidSignature, ValueError):
             return "the signature does not hold"
         self.through = head.actual.seq
+        self._since = self._since or self.through
         return ""
+
+    def pass_over(self, first: int, last: int) -> bool:
+        """No head was signed between the last one and the line `last`: are there lines that nobody has signed?
+
+        first: where the log begins. A record with a signature stands behind what that signs, and is no such line.
+        """
+        first = max(first, (self.through or 0) + 1)
+        if first >= last:
+            return False
+        self.unsigned.append((first, last))
+        return True
+
+    def proves(self, seq: int) -> bool:
+        """Was the line `seq` signed by who wrote it, or written before anybody signed?"""
+        if seq > (self.through or 0):
+            return False
+        return seq < self._since or not any(first <= seq <= last for first, last in self.unsigned)
 
 
 def _load(key: bytes | str | Path, *, private: bool) -> Any:

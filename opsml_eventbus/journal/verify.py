@@ -39,7 +39,8 @@ class Report:
 
     findings: the first thousand; count: all of them. head: the last line that joined. durable: the last seq known to be
     on disk. events: events and Gaps; lines: control records too. settled: the last line says that all before it is on
-    disk. signed: seq of the last signed head that holds, None without a key. first: seq the log begins with.
+    disk. signed: seq of the last signed head that holds, None without a key. unsigned: first and last seq of lines
+    that were not signed by who wrote them, with a key. first: seq the log begins with.
     recovered: how often something was cut out of it and kept aside, by a recovery or a repair.
     """
 
@@ -53,6 +54,7 @@ class Report:
     lines: int = 0
     settled: bool = False
     signed: int | None = None
+    unsigned: Sequence[tuple[int, int]] = ()
     recovered: int = 0
     findings: list[Finding] = field(default_factory=list)
     count: int = 0
@@ -137,9 +139,11 @@ class _Check:
         self._read = 0
         self._names: list[str] = []
         self._kinds: set[str] = set()
-        self._walk = Walk(
-            self._tell, whole=log.whole, expect=expect, signed=self._signed if self._verifier is not None else None
-        )
+        self._walk = Walk(self._tell, whole=log.whole, expect=expect)
+        if self._verifier is not None:
+            self._walk = Walk(
+                self._tell, whole=log.whole, expect=expect, signed=self._signed, proven=self._verifier.proves
+            )
 
     def run(self) -> None:
         walk, report = self._walk, self._report
@@ -166,19 +170,23 @@ class _Check:
                 reason = f"what the line {self._expect.seq} was cannot be told: what is here begins with {walk.first}"
             self._end_finding("unexpected", reason)
         if self._verifier is not None:
-            report.signed = self._verifier.through
-            if report.signed is None and (walk.marks or plain is not None):
-                self._end_finding("signature", "no head is signed with this key")
-            # The record that carries the last signature signs what stands before it, not itself.
-            if (self._verifier.through or 0) < walk.head.seq - 1:
-                first = (self._verifier.through or 0) + 1
-                self._end_finding("unsigned", f"no signature covers seq {first} to {walk.head.seq}")
+            self._judge_signatures(self._verifier, plain=plain is not None)
         report.findings = [finding.judged(walk.durable) for finding in report.findings]
         least = walk.least_damage
         if self._kinds & TAMPERED or (least is not None and least <= walk.durable):
             report.exit = 5
         elif report.count:
             report.exit = 3
+
+    def _judge_signatures(self, verifier: Verifier, *, plain: bool) -> None:
+        walk, report = self._walk, self._report
+        report.signed = verifier.through
+        if report.signed is None and (walk.marks or plain):
+            self._end_finding("signature", "no head is signed with this key")
+        if verifier.pass_over(walk.first, walk.head.seq):
+            first, last = verifier.unsigned[-1]
+            self._end_finding("unsigned", f"no signature covers seq {first} to {last}")
+        report.unsigned = verifier.unsigned
 
     def _files(self) -> None:
         """Every file of the log in order, those that are finished while we read among them."""
@@ -260,10 +268,15 @@ class _Check:
         self._tell(Finding(kind, name, 0, self._walk.sound_end, self._walk.head.seq, reason))  # type: ignore[arg-type]
 
     def _signed(self, head: SignedHead) -> None:
-        assert self._verifier is not None
-        reason = self._verifier.check(head)
-        if reason:
-            self._tell(Finding("signature", head.file, head.line, head.byte, head.actual.seq, reason))
+        verifier, place = self._verifier, (head.file, head.line, head.byte)
+        assert verifier is not None
+        if head.signature is None:
+            if verifier.pass_over(self._walk.first, head.actual.seq):
+                first, last = verifier.unsigned[-1]
+                reason = f"seq {first} to {last} were not signed by who wrote them: a later writer found them there"
+                self._tell(Finding("unsigned", *place, first, reason))
+        elif reason := verifier.check(head):
+            self._tell(Finding("signature", *place, head.actual.seq, reason))
 
 
 class _Reading:

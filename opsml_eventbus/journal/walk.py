@@ -33,6 +33,7 @@ from .format import (
     Seal,
     Signature,
     Tally,
+    Unsigned,
     holds_place,
     is_control,
     lines_within,
@@ -52,7 +53,7 @@ Kind = Literal[
     "unreadable",  # a file that cannot be read or decompressed to its end
     "unchained",  # plain JSONL: nothing to check
     "unexpected",  # not the head that was expected
-    "unsigned",  # lines behind the last signed head
+    "unsigned",  # lines that were not signed by who wrote them
     "signature",  # a signature that does not hold
 ]
 TAMPERED = frozenset({"altered", "sequence", "missing", "foreign", "unreadable", "unexpected", "signature"})
@@ -82,14 +83,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class SignedHead:
-    """A signature that stood in the log, for whoever holds the public key."""
+    """A signature that stood in the log, for whoever holds the public key.
+
+    signature: None where a writer that signs says that it found the lines up to this head unsigned.
+    """
 
     file: str
     line: int
     byte: int
     log: str
     actual: Head  # where the chain stood when it was read
-    signature: Signature
+    signature: Signature | None
 
 
 class Walk:
@@ -97,6 +101,7 @@ class Walk:
 
     whole: the log's beginning must be there or be declared pruned; False for one segment alone.
     log: its id, where that is known; else the first file tells it.
+    proven: does what the line of this seq declares count? Asked when everything was read.
     """
 
     def __init__(
@@ -105,12 +110,14 @@ class Walk:
         *,
         whole: bool = True,
         signed: Callable[[SignedHead], None] | None = None,
+        proven: Callable[[int], bool] = lambda seq: True,  # noqa: ARG005
         expect: Head | None = None,
         log: str = "",
     ) -> None:
         self._tell = tell
         self._whole = whole
         self._signed = signed
+        self._proven = proven
         self._expect = expect
         self.head = Head()
         self.durable = 0  # the greatest that a line has stated
@@ -139,7 +146,7 @@ class Walk:
         self._clean = True  # every line of this file has joined so far, and nothing was found in it
         self._gone: list[tuple[int, bytes, Finding]] = []  # what is missing before a file, unless declared pruned
         self.file_first = 0  # seq of the open record of this file, 0 before it
-        self._pruned: dict[int, str] = {}
+        self._pruned: list[tuple[int, str, int]] = []  # before, chain, seq of the record
         self._damage: list[int] = []  # least seq only; a list of one, or none
         self._deepest = 0  # greatest seq of damage in this file
 
@@ -184,18 +191,23 @@ class Walk:
     def begins_with(self, first: int) -> None:
         """The log begins with the file of this seq by now. When that is declared, so is all that is missing before it:
         what declared a hole there may have been removed with it."""
-        if first in self._pruned:
+        if any(first == before for before, _ in self._declared):
             self._gone = [gone for gone in self._gone if gone[0] >= first]
 
     @property
     def pruned(self) -> frozenset[int]:
         """The beginnings of the log that were declared so far."""
-        return frozenset(self._pruned)
+        return frozenset(before for before, _ in self._declared)
 
     @property
     def undeclared(self) -> list[tuple[int, bytes, Finding]]:
         """What is missing before a file and was not declared pruned: the seq it begins with, the chain before it."""
-        return [gone for gone in self._gone if self._pruned.get(gone[0]) != gone[1].hex()]
+        declared = self._declared
+        return [gone for gone in self._gone if (gone[0], gone[1].hex()) not in declared]
+
+    @property
+    def _declared(self) -> set[tuple[int, str]]:
+        return {(before, chain) for before, chain, seq in self._pruned if self._proven(seq)}
 
     @property
     def least_damage(self) -> int | None:
@@ -398,7 +410,9 @@ class Walk:
             case Recovered():
                 self.recovered += 1
             case Pruned(before=before, chain=chain):
-                self._pruned[before] = chain
+                self._pruned.append((before, chain, previous.seq + 1))
+            case Unsigned() if self._signed is not None:
+                self._signed(SignedHead(self._file, number, offset, self.log, previous, None))
             case Open() if offset > 0:
                 self._found("altered", number, offset, "an open record inside a file")
 
