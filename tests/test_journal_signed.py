@@ -246,3 +246,23 @@ def test_retention_that_was_killed_before_it_signed_declares_again(path, monkeyp
     assert not files[0].exists()
     report = verify_journal(path, public_key=public(KEY))
     assert (report.exit, {finding.kind for finding in report.findings}) == (3, {"unsigned"})
+
+
+# ── what a signature tells of damage ──
+
+
+@pytest.mark.parametrize("fsync", ["never", "interval=1h", "always"])
+def test_a_line_that_was_changed_after_it_was_signed_is_altered_whatever_was_synced(tmp_path, fsync):
+    path = tmp_path / "audit.jsonl"
+    write(path, [event(number) for number in range(6)], fsync=fsync, sign_key=private(KEY))
+    path.write_bytes(path.read_bytes().replace(b'"n":3', b'"n":9'))
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, report.findings[-1].kind) == (5, "altered")
+
+
+def test_a_hole_is_torn_without_syncs_although_a_signed_head_came_to_disk_behind_it(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, [event(number) for number in range(6)], fsync="never", sign_key=private(KEY))
+    row = path.read_bytes().splitlines()[4]
+    path.write_bytes(path.read_bytes().replace(row, bytes(len(row))))
+    assert verify_journal(path, public_key=public(KEY)).exit == 3

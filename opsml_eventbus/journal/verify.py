@@ -187,6 +187,8 @@ class _Check:
             first, last = verifier.unsigned[-1]
             self._end_finding("unsigned", f"no signature covers seq {first} to {last}")
         report.unsigned = verifier.unsigned
+        if 0 < walk.changed <= (verifier.through or 0):
+            self._end_finding("altered", f"seq {walk.changed} was signed, and its bytes are others now")
 
     def _files(self) -> None:
         """Every file of the log in order, those that are finished while we read among them."""

@@ -131,6 +131,7 @@ class Walk:
         self.expected_found = False
         self.marks = 0  # checkpoints and seals
         self.sound_end = 0  # byte behind the last line of this file before the first finding in it
+        self.changed = 0  # least seq of a whole line whose bytes are not those that were chained
         self.recovered = 0  # records of something that was cut
         self._other: bytes | None = None  # the chain value that a damaged line's bytes give
         self._lost = False  # the bytes before this line could not be read as lines
@@ -349,6 +350,7 @@ class Walk:
         expected = self.head.seq + 1
         if place.seq == expected:
             if not self._lost:
+                self.changed = self.changed or expected
                 self._damaged(number, offset, "its bytes are not those that were chained")
         elif self._lost and place.seq > expected:
             pass  # what lies between was told already
