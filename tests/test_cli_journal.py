@@ -310,7 +310,9 @@ def test_a_signed_log_cannot_be_cut_back_unseen(cli: CommandLine, log: Path) -> 
     public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     (cli.folder / "key.pub").write_bytes(public)
     cli.run("record", "signed.jsonl", "--from", "in.jsonl", "--sign-key", "key.pem")
-    assert json.loads(cli.run("verify", "signed.jsonl", "--public-key", "key.pub").out)["signed"] == 62  # two control records in front
+    assert (
+        json.loads(cli.run("verify", "signed.jsonl", "--public-key", "key.pub").out)["signed"] == 62
+    )  # two control records in front
     signed = cli.folder / "signed.jsonl"
     signed.write_bytes(b"".join(signed.read_bytes().splitlines(keepends=True)[:40]))
     cli.run("verify", "signed.jsonl")  # hashing alone cannot see it

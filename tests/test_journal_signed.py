@@ -266,3 +266,20 @@ def test_a_hole_is_torn_without_syncs_although_a_signed_head_came_to_disk_behind
     row = path.read_bytes().splitlines()[4]
     path.write_bytes(path.read_bytes().replace(row, bytes(len(row))))
     assert verify_journal(path, public_key=public(KEY)).exit == 3
+
+
+def test_a_log_without_a_signed_head_is_not_the_one_that_was_signed(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]], close=False)  # nor has it any checkpoint
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, report.signed, report.findings[0].kind) == (5, None, "signature")
+
+
+def test_a_writer_that_was_killed_at_once_leaves_nothing_to_suspect(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr("opsml_eventbus.journal.live.LiveFile.checkpoint", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            open_live(path, "always", signer=Signer(private(KEY)))
+    assert verify_journal(path, public_key=public(KEY)).exit == 0
+    go_on(path)
+    assert verify_journal(path, public_key=public(KEY)).exit == 0
