@@ -68,7 +68,7 @@ class JournalSink(Sink):
                 _remove(self._path)
             await self._journal.__aenter__()
         except OSError as error:
-            raise Unreachable(self.name, reason(error)) from error
+            raise Unreachable(str(error.filename or self.name), reason(error)) from error
         return self
 
     def pieces(self, batch: Batch) -> Iterable[Batch]:

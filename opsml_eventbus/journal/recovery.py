@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused
+from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused, WriteRefused
 from ..event import new_id
 from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
 from .format import (
@@ -47,7 +47,7 @@ from .lines import BLOCK_BYTES, LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
 from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
 from .sign import Signer
-from .succession import peek_open, read_opened
+from .succession import NOT_THE_FILES, peek_open, read_opened
 from .walk import Finding, Walk
 
 PENDING_SUFFIX = ".pending"  # a torn tail was copied aside; its `recovered` record is not known to be on disk
@@ -93,10 +93,23 @@ def recover(path: str | Path, *, fsync: Fsync = "always") -> Recovery:
 def open_live(
     live: Path, fsync: Fsync, *, signer: Signer | None = None, clock: Callable[[], int] = time.time_ns
 ) -> tuple[LiveFile, Recovery]:
-    """The live file, recovered or begun, ready to be appended to. The caller holds the lock."""
+    """The live file, recovered or begun, ready to be appended to. The caller holds the lock.
+
+    Raises JournalRefused, JournalDamaged; JournalFailed: the disk cannot be read, or has no room for what must be said;
+    OSError: a file may not be opened, or no more can be.
+    """
     make_folder(live.parent)
-    live.with_name(live.name + NEXT_SUFFIX).unlink(missing_ok=True)
-    return _Opening(live, fsync, signer, clock).run()
+    try:
+        live.with_name(live.name + NEXT_SUFFIX).unlink(missing_ok=True)
+        return _Opening(live, fsync, signer, clock).run()
+    except WriteRefused as error:  # there is no batch yet that could be sent again
+        raise JournalFailed(error.path, f"it cannot be gone on with: {error.reason}") from error
+    except OSError as error:
+        if error.errno in NOT_THE_FILES:
+            raise
+        raise JournalFailed(
+            str(error.filename or live), f"it cannot be gone on with: {error.strerror or error}"
+        ) from error
 
 
 class _Opening:
@@ -412,10 +425,17 @@ def _last_place(segment: Segment) -> Head | None:
             with open_regular(segment.path) as file:
                 size = os.fstat(file.fileno()).st_size
                 tail = os.pread(file.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError) as error:
+        _raise_if_ours(error)
         return None
     place = read_place(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
     return None if place is None else Head(place.seq, place.chain)
+
+
+def _raise_if_ours(error: Exception) -> None:
+    """Not damage: the file may not be read, or no more can be opened."""
+    if isinstance(error, OSError) and error.errno in NOT_THE_FILES:
+        raise error
 
 
 def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) -> State | None:
@@ -461,6 +481,7 @@ def _read_sealed(segment: Segment) -> tuple[Walk, Seal, bytes]:
                 last, end, number = block.lines[-1], block.end, block.number + block.height
         walk.end()
     except (OSError, EOFError, ValueError) as error:
+        _raise_if_ours(error)
         walk.unreadable(end, number, str(error))
     control = read_control(last) if not findings else None
     if not isinstance(control, Seal):
