@@ -178,8 +178,9 @@ class JournalBusy(JournalRefused):
 class JournalDamaged(JournalError):
     """Damage where a crash cannot have done it, or where nothing tells the two apart. Nothing was changed.
 
-    line: counted from 1. offset: byte in the (decompressed) file. seq: the first record that is not sound.
-    durable: the last seq known to be on disk. torn: a crash may have done it, only nothing says so (`fsync=never`).
+    line: counted from 1, 0 where that is not known. offset: byte in the (decompressed) file. seq: the first record that
+    is not sound. durable: the last seq known to be on disk. torn: a crash may have done it, only nothing says so
+    (`fsync=never`).
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class JournalDamaged(JournalError):
         self.durable = durable
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}: byte {self.offset}"
+        place = f"{self.path}:{self.line}: byte {self.offset}" if self.line else self.path
         return f"{place}: {self.reason} (seq {self.seq}; durable to {self.durable})"
 
 

@@ -6,10 +6,10 @@ import errno
 import os
 
 import pytest
-from journal_support import make, open_plain, snapshot
+from journal_support import make, open_plain, rewrite, snapshot
 
-from opsml_eventbus.errors import JournalFailed
-from opsml_eventbus.journal import recovery, segments
+from opsml_eventbus.errors import JournalDamaged, JournalFailed
+from opsml_eventbus.journal import last_id, recovery, segments
 
 
 def failing(number):
@@ -61,3 +61,10 @@ def test_a_finished_file_that_may_not_be_read_is_not_called_damaged(path, monkey
         open_plain(path)
     assert caught.value.filename.endswith(".00000000000000000004.jsonl")
     assert snapshot(path.parent) == before
+
+
+def test_a_last_line_that_is_no_event_is_named_with_its_file(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2], [3]], rotate_after=(1,))
+    rewrite(path, b'"data":{', b'"data"{{')
+    with pytest.raises(JournalDamaged, match=r"audit\.jsonl: its last event cannot be read: byte \d+: .* \(seq 6;"):
+        last_id(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..codec import decode_line
+from ..errors import InvalidEvent, JournalDamaged
 from ..event import Event
 from .format import Place, is_control, read_place
 from .lines import LINE_BYTES, read_blocks, strange
@@ -67,9 +68,20 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
 
 
 def last_id(path: str | Path) -> str | None:
-    """The id of the last event (no Gap) of a log, to go on after it; None where there is none."""
+    """The id of the last event (no Gap) of a log, to go on after it; None where there is none.
+
+    Raises JournalDamaged: a line of the journal that is no event.
+    """
     for item in read_backwards(path):
-        if isinstance(item, Line) and isinstance(event := decode_line(item.line), Event):
+        if not isinstance(item, Line):
+            continue
+        try:
+            event = decode_line(item.line)
+        except InvalidEvent as error:
+            file = str(find_log(path).live.with_name(item.file))
+            reason = f"its last event cannot be read: {error}"
+            raise JournalDamaged(file, reason, line=0, offset=0, seq=item.seq, durable=item.seq) from error
+        if isinstance(event, Event):
             return event.id
     return None
 
