@@ -68,3 +68,12 @@ def test_a_last_line_that_is_no_event_is_named_with_its_file(tmp_path):
     rewrite(path, b'"data":{', b'"data"{{')
     with pytest.raises(JournalDamaged, match=r"audit\.jsonl: its last event cannot be read: byte \d+: .* \(seq 6;"):
         last_id(path)
+
+
+@pytest.mark.parametrize("fsync", ["always", "never"])
+def test_damage_in_a_live_file_without_its_first_line_has_the_seq_it_should_have_had(path, fsync):
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(b"x" * len(first) + b"\n" + rest)
+    with pytest.raises(JournalDamaged) as caught:
+        open_plain(path, fsync)
+    assert caught.value.seq == 7

@@ -193,17 +193,17 @@ class _Opening:
         """Where the file stands after a torn tail was cut, an interrupted rotation finished."""
         size = os.fstat(descriptor).st_size
         opened, begun = _first_line(self.live)
+        findings: list[Finding] = []
+        walk = Walk(findings.append, whole=False)
         if log.sealed:
             # Before anything is changed: what is refused stays as it is.
             if opened is not None:
                 _check_joins(self.live, opened, log.sealed[-1])
             else:
-                _read_newest(log.sealed)
+                walk.head = _read_newest(log.sealed)[0].head  # its own first line does not say where it begins
         state = _closed_well(descriptor, size, opened, begun)
         if state is not None:
             return state, opened
-        findings: list[Finding] = []
-        walk = Walk(findings.append, whole=False)
         walk.begin(self.live.name, None)
         tally, last = Tally(), b""
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -241,7 +241,7 @@ class _Opening:
 
     def _judge(self, walk: Walk, findings: list[Finding], opened: Open | None) -> None:
         """Raise unless all that was found is a torn tail."""
-        if opened is None and walk.lines == 0 and walk.head.seq == 0 and not _may_be_torn_open(self.live):
+        if opened is None and walk.lines == 0 and not walk.stands and not _may_be_torn_open(self.live):
             raise JournalRefused(str(self.live), "it is there and is no journal: its first line is no open record")
         judged = [finding.judged(walk.durable) for finding in findings]
         worst = next((finding for finding in judged if finding.kind != "torn"), None)
