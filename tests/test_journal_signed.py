@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from journal_support import event, lines, make, write
+from journal_support import KillAt, event, lines, make, write
 
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import Journal, verify_journal
+from opsml_eventbus.journal.compress import remove_segment
 from opsml_eventbus.journal.format import (
     Checkpoint,
     Head,
@@ -283,3 +284,32 @@ def test_a_writer_that_was_killed_at_once_leaves_nothing_to_suspect(tmp_path, mo
     assert verify_journal(path, public_key=public(KEY)).exit == 0
     go_on(path)
     assert verify_journal(path, public_key=public(KEY)).exit == 0
+
+
+def test_a_signed_log_whose_writers_are_killed_anywhere_is_never_taken_for_tampered(tmp_path):
+    signer = Signer(private(KEY))
+
+    def life(path):
+        file, _ = open_live(path, "always", signer=signer)
+        for number in range(3):
+            file.append(lines([number]))
+            file.rotate()
+            for segment in file.declare_pruned(1):
+                remove_segment(segment)
+        file.append(lines([9]))
+        file.close()
+
+    count, killed = 0, True
+    while killed:
+        path = tmp_path / str(count) / "audit.jsonl"
+        with KillAt(count, half=True) as life_ends:
+            life(path)
+        killed, count = life_ends.killed, count + 1
+        for later in (count % 7, 5):  # and so are those that recover it
+            with KillAt(later):
+                open_live(path, "always", signer=signer)[0].close()
+        go_on(path)
+        report = verify_journal(path, public_key=public(KEY))
+        assert report.exit in (0, 3), report.findings
+        assert report.signed == report.head.seq - 1
+    assert count > 30
