@@ -5,27 +5,29 @@ from __future__ import annotations
 import os
 from collections import deque
 from io import FileIO
+from itertools import takewhile
 from typing import NamedTuple
 
 from .format import PLACE_BYTES, Place, read_place
-from .lines import BLOCK_BYTES, Block, read_blocks
+from .lines import BLOCK_BYTES, Block, last_place, read_blocks
+from .seek import offset_behind
 from .segments import Segment, open_regular
 
-_MARKS = 32  # blocks remembered, to find back behind a batch (4 MiB at most) that was undone
-_MARK_BYTES = 77  # a line's chain value and its end: no two lines share them
+_TAKEN_BACK_BYTES = 6 << 20  # remembered of what was read: more than a batch (4 MiB) that is refused and taken back
+_LINE_END_BYTES = 76  # a line's chain value: no two lines share it
 _FIRST_LINE_BYTES = 64 << 10
 
 
-class _Mark(NamedTuple):
-    """How a file looked where a block ended. following: the seq that comes next; before: the bytes that stood there;
-    start, data: the block."""
+class _Given(NamedTuple):
+    """Whole lines that were read. data: without the last newline."""
 
     offset: int
     number: int
-    following: int
-    before: bytes
-    start: int
     data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data) + 1
 
 
 class PlainFile:
@@ -38,8 +40,8 @@ class PlainFile:
         self._stream: FileIO = open_regular(segment.path)
         self.offset = 0
         self.number = 1
-        self._marks: deque[_Mark] = deque(maxlen=_MARKS)
-        self._block: Block | None = None
+        self._given: deque[_Given] = deque()  # the last of them without a hole, to find back what was taken back
+        self._held = 0  # bytes of it
 
     @property
     def descriptor(self) -> int:
@@ -68,6 +70,12 @@ class PlainFile:
                 self.number += data.count(b"\n")
                 position += len(data)
         self.offset = offset
+        if before is not None and not self.sealed_name:
+            # What is on disk stays; only what stands behind it can be taken back.
+            start = max(offset_behind(self.descriptor, before.durable - 1), offset - _TAKEN_BACK_BYTES)
+            if start < offset:
+                data = os.pread(self.descriptor, offset - start, start)
+                self._give(_Given(start, self.number - data.count(b"\n"), data[:-1]))
         return None if before is None else before.seq
 
     def block(self) -> Block | None:
@@ -76,7 +84,6 @@ class PlainFile:
         if block is None or not block.whole:
             return None
         self.offset, self.number = block.end, block.number + block.height
-        self._block = block
         return block
 
     def partial(self) -> Block | None:
@@ -84,37 +91,46 @@ class PlainFile:
         block = next(read_blocks(self._stream.read, self.offset, self.number), None)
         return None if block is None or block.whole else block
 
-    def mark(self, following: int) -> None:
-        """Remember how the file looked here, with `following` the seq that comes next."""
-        if not self.sealed_name and self._block is not None:
-            before, block = self._before(self.offset), self._block
-            self._marks.append(_Mark(self.offset, self.number, following, before, block.offset, block.data))
+    def keep(self, block: Block) -> None:
+        """Remember a block that was read, to notice when the writer takes its lines back."""
+        if block.oversize:  # no writer of ours wrote it
+            self._given.clear()
+            self._held = 0
+        elif not self.sealed_name:
+            self._give(_Given(block.offset, block.number, block.data))
+
+    def _give(self, given: _Given) -> None:
+        self._given.append(given)
+        self._held += len(given.data)
+        while self._held - len(self._given[0].data) >= _TAKEN_BACK_BYTES:
+            self._held -= len(self._given.popleft().data)
 
     def check_undone(self) -> int | None:
-        """Go back behind what the writer took back; the seq that then comes next, None when all is as it was."""
-        undone: _Mark | None = None
-        while self._marks and self._before(self._marks[-1].offset) != self._marks[-1].before:
-            undone = self._marks.pop()
-        if undone is None:
-            return None
-        following = 0
-        self.offset, self.number = 0, 1
-        if self._marks:
-            self.offset, self.number, following = self._marks[-1][:3]
-        if undone.start != self.offset:
-            return following
-        # The lines of its block that are still there were given out already.
-        there = os.pread(self.descriptor, len(undone.data) + 1, self.offset).split(b"\n")[:-1]
-        for old, new in zip(undone.data.split(b"\n"), there, strict=False):
-            if old != new:
-                break
-            self.offset, self.number = self.offset + len(new) + 1, self.number + 1
-            place = read_place(new)
-            following = place.seq + 1 if place is not None else following
-        return following
+        """Go back behind what the writer took back: the seq that then comes next (0: any), None when all is as it was.
 
-    def _before(self, offset: int) -> bytes:
-        return os.pread(self.descriptor, _MARK_BYTES, max(0, offset - _MARK_BYTES))
+        A file of which nothing remembered is left is another: it is read from its beginning.
+        """
+        if not self._given or self._stands(self._given[-1]):
+            return None
+        while self._given and not self._stands(self._given[-1]):
+            undone = self._given.pop()
+            self._held -= len(undone.data)
+        # The lines of it that are still there were given out already.
+        there = os.pread(self.descriptor, len(undone.data) + 1, undone.offset).split(b"\n")[:-1]
+        pairs = zip(undone.data.split(b"\n"), there, strict=False)
+        if kept := [old for old, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]:
+            self._give(undone._replace(data=b"\n".join(kept)))
+        if not self._given:
+            self.offset, self.number = 0, 1
+            return 0
+        last = self._given[-1]
+        self.offset, self.number = last.end, last.number + last.data.count(b"\n") + 1
+        place = last_place(last.data)
+        return 0 if place is None else place.seq + 1
+
+    def _stands(self, given: _Given) -> bool:
+        tail = given.data[-_LINE_END_BYTES:] + b"\n"
+        return os.pread(self.descriptor, len(tail), given.end - len(tail)) == tail
 
     def moved(self) -> bool:
         try:
@@ -153,7 +169,7 @@ class PackedFile:
     def partial(self) -> Block | None:
         return self._partial
 
-    def mark(self, following: int) -> None:
+    def keep(self, block: Block) -> None:
         """Nobody takes back what stands in a finished file."""
 
     def check_undone(self) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..codec import MAX_EVENT_BYTES
-from .format import PLACE_BYTES
+from .format import PLACE_BYTES, Place, read_place
 
 BLOCK_BYTES = 256 << 10  # large enough that a block's price vanishes, small enough to stay in a core's cache
 LINE_BYTES = MAX_EVENT_BYTES + PLACE_BYTES
@@ -59,6 +59,14 @@ class Block:
         if not self._height:
             self._height = len(self._lines) if self._lines is not None else self.data.count(b"\n") + 1
         return self._height
+
+
+def last_place(data: bytes) -> Place | None:
+    """The place of the last line that has one."""
+    place = read_place(data)
+    if place is None:
+        return next((place for line in reversed(data.split(b"\n")) if (place := read_place(line))), None)
+    return place
 
 
 def strange(line: bytes) -> str:

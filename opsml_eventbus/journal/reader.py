@@ -251,13 +251,10 @@ class JournalReader:
         file = self._file
         assert file is not None
         try:
-            back = file.check_undone()
-            if back is not None:
-                self._next = back
-            block = file.block()
+            block = self._block(file)
             if block is None and not file.sealed_name and file.moved():
                 # Renamed: by a rotation after we looked (then its seal is there now), or by someone else.
-                block = file.block()
+                block = self._block(file)
                 if block is None and not self._sealed:
                     self._finished = self.moved = True
                     return True
@@ -284,11 +281,19 @@ class JournalReader:
             return False
         if block.oversize:
             self._damage(portion, block.number, block.offset, f"a line of over {MAX_EVENT_BYTES:,} bytes")
-            return True
-        if self._sieve is None or not self._pass(block, portion):
+        elif self._sieve is None or not self._pass(block, portion):
             self._split(block, portion)
-        file.mark(self._next)
+        file.keep(block)
         return True
+
+    def _block(self, file: PlainFile | PackedFile) -> Block | None:
+        """The next lines of the file, behind what it still holds of those before."""
+        block = file.block()
+        while (following := file.check_undone()) is not None:
+            self._next = following
+            self._from_seq = min(self._from_seq, max(1, following))  # nobody has seen what comes in their stead
+            block = file.block()
+        return block
 
     def _pass(self, block: Block, portion: Portion) -> bool:
         """Skip a block that the sieve rules out, if nothing else in it can matter."""
