@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from opsml_eventbus.journal.format import Head, parse_head
+
 SAVE_SECONDS = 0.2
 
 
@@ -53,11 +55,13 @@ class Bookmark:
             return None
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(self._path.read_bytes())
-            position, round_ = int(kept["position"]), int(kept["round"])
+            position, round_ = kept["position"], int(kept["round"])
+            position = parse_head(position) if isinstance(position, str) else int(position)
             if kept["recording"] != self._recording:
                 return None
             self.name, self._position, self.round = name or str(kept["name"]), position, round_
-            return f"going on with {self.name!r} behind position {position:,}"
+            place = position.seq if isinstance(position, Head) else position
+            return f"going on with {self.name!r} behind position {place:,}"
         return None
 
     def forget(self) -> None:
@@ -79,8 +83,8 @@ class Bookmark:
 
     def put(self, position: Any) -> None:
         """Everything up to here has been acknowledged."""
-        if not isinstance(position, int):
-            return  # an end whose place is no number (a table): it cannot be gone on with from a file
+        if not isinstance(position, int | Head):
+            return  # an end whose place is neither (a table): it cannot be gone on with from a file
         self._position = position
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
@@ -95,7 +99,8 @@ class Bookmark:
         with suppress(OSError):
             make_folder(self._path.parent)
             fresh = self._path.with_suffix(".new")
-            kept = {"recording": self._recording, "name": self.name, "position": self._position, "round": self.round}
+            position = str(self._position) if isinstance(self._position, Head) else self._position
+            kept = {"recording": self._recording, "name": self.name, "position": position, "round": self.round}
             fresh.write_text(json.dumps(kept))
             fresh.replace(self._path)
 

@@ -173,6 +173,21 @@ def test_a_replay_that_was_killed_goes_on_behind_what_its_file_holds(cli: Comman
     cli.run("verify", "out.jsonl")
 
 
+def test_a_replay_whose_place_a_power_cut_took_begins_at_the_beginning_and_says_so(cli: CommandLine, log: Path) -> None:
+    state = {"XDG_STATE_HOME": str(cli.folder / "state")}
+    cli.run("record", "one.jsonl", "--from", "in.jsonl", "--fsync", "interval=1h")
+    first = cli.start("replay", "one.jsonl", "--to", "out.jsonl", "--rate", "20/s", **state)
+    until(lambda: len(cli.recorded("out.jsonl")) > 15, "some of it")
+    first.stop(signal.SIGINT, check=130)
+    one = cli.folder / "one.jsonl"
+    one.write_bytes(b"".join(one.read_bytes().splitlines(keepends=True)[:11]))
+    cli.run("record", "one.jsonl", "--append", "--from", "in.jsonl")
+    done = cli.run("replay", "one.jsonl", "--to", "new.jsonl", "--resume", "--speed", "max", check=3, **state)
+    assert "cut or repaired" in done.err
+    ids = [json.loads(line)["id"] for line in cli.recorded("new.jsonl") if b"eventbus.gap" not in line]
+    assert ids == [f"e{n}" for n in range(60)]
+
+
 def test_a_finished_replay_is_not_resumed_into_its_own_file(cli: CommandLine, log: Path) -> None:
     state = {"XDG_STATE_HOME": str(cli.folder / "state")}
     words = ("replay", "log.jsonl", "--to", "out.jsonl", "--speed", "max")

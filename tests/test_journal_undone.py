@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import aclosing
 
 import pytest
-from journal_support import START, lines, open_plain
+from journal_support import START, ids, lines, make, open_plain
 
 from opsml_eventbus.codec import decode_line
-from opsml_eventbus.journal import Damage, JournalReader, Line
+from opsml_eventbus.endpoints import journal as ends
+from opsml_eventbus.flow import Start
+from opsml_eventbus.journal import Damage, Head, JournalReader, Line, read_journal, repair
+from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import write_lines
 from opsml_eventbus.journal.live import LiveFile
+from opsml_eventbus.journal.segments import list_log
 
 pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
@@ -123,3 +129,116 @@ def test_a_batch_taken_back_while_the_file_is_finished_brings_nothing_wrong(path
         monkeypatch.setattr(log._file, "moved", moved)
         assert shown(drain(log)) == ["e6000"]
     file.close()
+
+
+# ── behind a line ──
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reading_goes_on_behind_any_line(path, packed):
+    make(path, [list(range(n, n + 5)) for n in range(0, 40, 5)], rotate_after=(2, 5))
+    if packed:
+        for segment in list_log(path).sealed:
+            compress_segment(segment, "gzip")
+    everything = [item for item in read_journal(path) if isinstance(item, Line)]
+    for number, item in enumerate(everything, 1):
+        assert list(read_journal(path, behind=item.head)) == everything[number:]
+        with JournalReader(path, behind=item.head) as log:
+            assert not log.cut
+            drain(log)
+            last = log.head
+    assert last is not None
+    assert list(read_journal(path, behind=last)) == []
+
+
+def test_behind_a_line_that_ended_a_file_that_is_gone_reading_goes_on(path):
+    make(path, [[1, 2], [3, 4]], rotate_after=(1,))
+    with JournalReader(list_log(path).sealed[0].path) as log:
+        drain(log)
+        seal = log.head
+    list_log(path).sealed[0].path.unlink()
+    assert ids(path, behind=seal) == ["e3", "e4"]
+    assert shown(list(read_journal(path, behind=Head(seal.seq, bytes(32)))))[1:] == ["e3", "e4"]
+
+
+@pytest.mark.parametrize("added", [0, 5, 30])
+def test_a_place_that_a_power_cut_took_brings_the_whole_log_and_says_so(path, added):
+    file = open_plain(path)
+    file.append(lines(range(10)))
+    file.sync()
+    kept = file.state.size
+    file.append(lines(range(10, 20)))
+    file.close()
+    *_, last = read_journal(path)
+    os.truncate(path, kept)
+    if added:
+        file = open_plain(path)
+        file.append(lines(range(100, 100 + added)))
+        file.close()
+    reason, *events = shown(list(read_journal(path, behind=last.head)))
+    assert "cut or repaired" in reason
+    assert events == [f"e{n}" for n in (*range(10), *range(100, 100 + added))]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_place_in_a_log_that_was_repaired_brings_the_whole_log_and_says_so(path, packed):
+    make(path, [range(k * 10, k * 10 + 10) for k in range(6)])
+    place = list(read_journal(path))[39].head
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*rows[:10], b"garbage\n", *rows[20:]]))
+    repair(path)
+    if packed:
+        for segment in list_log(path).sealed:
+            compress_segment(segment, "gzip")
+    reason, *events = shown(list(read_journal(path, behind=place)))
+    assert "cut or repaired" in reason
+    assert {f"e{n}" for n in (*range(9), *range(19, 60))} < set(events)
+
+
+def follow(path, start: Start, step) -> list[str]:
+    """What a source shows until nothing more comes; `step` runs after its first batch."""
+    found: list[str] = []
+
+    async def run() -> None:
+        async with aclosing(ends.JournalSource(path).batches(None, start)) as stream:
+            while True:
+                batch = await asyncio.wait_for(anext(stream), 1)
+                found.extend("a Gap" if record.gap else record.item.id for record in batch.records)
+                if len(found) == len(batch.records):
+                    step()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(run())
+    return found
+
+
+def test_the_last_events_are_looked_for_again_when_a_batch_among_them_is_refused_meanwhile(path, monkeypatch):
+    file = open_plain(path)
+    file.append(lines(range(20)))
+    file.sync()
+    refused = Refused(file, range(100, 105))
+
+    def later(*arguments, **options):
+        monkeypatch.undo()
+        refused.take_back()
+        return JournalReader(*arguments, **options)
+
+    monkeypatch.setattr(ends, "JournalReader", later)
+    found = follow(path, Start(last=3, follow=True), lambda: file.append(lines(range(200, 208))))
+    file.close()
+    assert found == ["e17", "e18", "e19", *(f"e{n}" for n in range(200, 208))]
+
+
+def test_a_batch_refused_behind_the_last_events_is_not_gone_on_behind(path):
+    file = open_plain(path)
+    file.append(lines(range(20)))
+    file.sync()
+    refused = Refused(file, range(100, 105))
+
+    def step() -> None:
+        refused.take_back()
+        file.append(lines(range(200, 203)))
+
+    found = follow(path, Start(last=1, follow=True), step)
+    file.close()
+    assert found == ["e104", "e200", "e201", "e202"]

@@ -24,7 +24,7 @@ from ..errors import InvalidEvent, JournalRefused, MalformedLine, UnknownEnd, Un
 from ..event import CONTROL_PREFIX, Event, Gap, refuse_own
 from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
-from ..journal import Damage, JournalReader, Line, find_log, read_backwards
+from ..journal import Damage, Head, JournalReader, Line, find_log, read_backwards
 from ..journal.format import CONTROL_AT, CONTROL_MARK
 from ..journal.segments import printable
 from ..journal.succession import peek_open
@@ -32,6 +32,7 @@ from ..journal.succession import peek_open
 POLL_SECONDS = 0.1  # how often a followed log is looked at: below what a person notices, and no load
 TORN_SECONDS = 0.25  # a last line that does not grow for so long was cut off
 ResultT = TypeVar("ResultT")
+_TRIES = 10  # a batch is refused and tried again once a second at most
 CHUNK = 1000  # lines looked at from the end before others have their turn
 
 
@@ -67,7 +68,11 @@ def log_id(path: str | Path) -> str:
 
 
 class JournalSource(Source):
-    """The events and Gaps of a journal, in the order of their seq. Positions are seqs."""
+    """The events and Gaps of a journal, in the order of their seq.
+
+    Positions are Heads: where the line is not the one that was committed (the log was cut or repaired since), all of it
+    comes again, behind a Gap. A bare seq is taken at its word.
+    """
 
     def __init__(self, path: str | Path, *, notify: Notify = no_notice) -> None:
         """Raises Unreachable: it is not there, or cannot be read. UnknownEnd: a folder with several logs."""
@@ -88,31 +93,34 @@ class JournalSource(Source):
 
     async def batches(self, where: Filter | None = None, start: Start = Start()) -> AsyncGenerator[Batch, None]:
         """See Source."""
-        view = _View(self.name, where, start)
-        from_seq, only_damage = 1, False
-        if isinstance(start.position, int):
-            from_seq = start.position + 1
-        elif start.after is not None:
-            behind = await self._seq_of(start.after)
-            if behind is None:
-                yield Batch([Record(Gap.new(None, start.after, "disconnect", source=self.name))])
-            from_seq = 1 if behind is None else behind + 1
-        elif isinstance(start.last, int):
-            last, from_seq = await self._last(view, start.last)
-            if last.records or last.seen:
-                yield last
-            only_damage = not start.follow
-        since = start.since if from_seq == 1 else None
+        view, log = _View(self.name, where, start), log_id(self._path)
+        if start.position is None and start.after is None and isinstance(start.last, int):
+            view, reader, last = await self._from_end(where, start, start.last)
+        else:
+            behind, from_seq = None, 1
+            if isinstance(start.position, Head):
+                behind = start.position
+            elif isinstance(start.position, int):
+                from_seq = start.position + 1
+            elif start.after is not None:
+                behind = await self._head_of(start.after)
+                if behind is None:
+                    yield Batch([Record(Gap.new(None, start.after, "disconnect", source=self.name))])
+            since = start.since if from_seq == 1 and behind is None else None
+            reader, last = self._reader(view, from_seq=from_seq, behind=behind, since=since), None
         while True:
-            log = log_id(self._path)
-            reader = self._reader(from_seq, since, view)
-            async with aclosing(self._read(reader, view, log, start.follow, only_damage)) as stream:
-                async for batch in stream:
-                    yield batch
+            with reader:
+                if last is not None and (last.records or last.seen):
+                    yield last
+                only_damage = last is not None and not start.follow
+                async with aclosing(self._read(reader, view, log, start.follow, only_damage)) as stream:
+                    async for batch in stream:
+                        yield batch
             if not start.follow:
                 return
-            from_seq, since = 1, None
             self._notify(Notice("moved", self.name, "another log took its name; reading on in that one"))
+            log, last = log_id(self._path), None
+            reader = self._reader(view)
 
     async def _read(
         self, reader: JournalReader, view: _View, log: str, follow: bool, only_damage: bool
@@ -122,56 +130,70 @@ class JournalSource(Source):
         only_damage: what is damaged at the very end, and nothing that a writer adds meanwhile.
         """
         said = False
-        with reader:
-            idle = 0.0
-            while True:
-                portion = await _in_thread(reader.read)
-                if only_damage and (portion.passed or any(isinstance(item, Line) for item in portion.items)):
+        idle = 0.0
+        while True:
+            portion = await _in_thread(reader.read)
+            if only_damage and (portion.passed or any(isinstance(item, Line) for item in portion.items)):
+                return
+            batch = view.take(portion.items, portion.passed, reader.head)
+            if batch.records or batch.seen:
+                idle = 0.0
+                yield batch
+            if not portion.end:
+                continue
+            if reader.moved and follow:
+                if log_id(self._path) not in ("", log):
                     return
-                batch = view.take(portion.items, portion.passed, reader.next_seq - 1)
-                if batch.records or batch.seen:
-                    idle = 0.0
-                    yield batch
-                if not portion.end:
-                    continue
-                if reader.moved and follow:
-                    if log_id(self._path) not in ("", log):
-                        return
-                    if not said:
-                        said = True
-                        self._notify(Notice("moved", self.name, "the file was taken away; waiting for its successor"))
-                if follow:
-                    await asyncio.sleep(POLL_SECONDS)
-                    continue
-                torn = reader.torn_end()
-                if torn is None:
-                    return
-                if idle >= TORN_SECONDS:
-                    yield view.take([torn], 0, reader.next_seq - 1)
-                    return
-                await asyncio.sleep(0.02)
-                idle += 0.02
+                if not said:
+                    said = True
+                    self._notify(Notice("moved", self.name, "the file was taken away; waiting for its successor"))
+            if follow:
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            torn = reader.torn_end()
+            if torn is None:
+                return
+            if idle >= TORN_SECONDS:
+                yield view.take([torn], 0, reader.head)
+                return
+            await asyncio.sleep(0.02)
+            idle += 0.02
 
-    def _reader(self, from_seq: int, since: int | None, view: _View) -> JournalReader:
+    def _reader(
+        self, view: _View, *, from_seq: int = 1, behind: Head | None = None, since: int | None = None
+    ) -> JournalReader:
         try:
-            return JournalReader(self._path, from_seq=from_seq, since=since, sieve=view.sieve)
+            return JournalReader(self._path, from_seq=from_seq, behind=behind, since=since, sieve=view.sieve)
         except JournalRefused as error:
             raise UnknownEnd(self.name, error.reason) from error
         except OSError as error:
             raise Unreachable(self.name, reason(error)) from error
 
-    async def _last(self, view: _View, count: int) -> tuple[Batch, int]:
-        """The last `count` matching events with the Gaps among them, and the seq behind them; read from the end."""
+    async def _from_end(self, where: Filter | None, start: Start, count: int) -> tuple[_View, JournalReader, Batch]:
+        """The last `count` matching events, and a reader that goes on behind them."""
+        for _ in range(_TRIES):
+            view = _View(self.name, where, start)
+            last, behind = await self._last(view, count)
+            reader = self._reader(view, behind=behind)
+            if not reader.cut:
+                return view, reader, last
+            reader.close()  # a batch that was among them was refused meanwhile
+        # Its lines are out of order: they are found from the end, and not by their seq.
+        return view, self._reader(view, from_seq=1 if behind is None else behind.seq + 1), last
+
+    async def _last(self, view: _View, count: int) -> tuple[Batch, Head | None]:
+        """The last `count` matching events with the Gaps among them, and the newest line; read from the end."""
         newest: list[Record] = []
         refusals: list[Refusal] = []
-        events = seen = following = 0
+        events = seen = 0
+        head: Head | None = None
         with closing(read_backwards(self._path)) as items:
             while chunk := await _in_thread(lambda: list(islice(items, CHUNK))):
                 for item in chunk:
                     if isinstance(item, Line):
-                        following = following or item.seq + 1
+                        head = head or item.head
                     if events == count:
-                        if following:
+                        if head:
                             break
                         continue  # damage at the very end; what comes after it is not known yet
                     one = view.take([item], 0, None)
@@ -179,20 +201,20 @@ class JournalSource(Source):
                     refusals += one.refusals
                     newest += one.records
                     events += sum(record.gap is None for record in one.records)
-                if events == count and following:
+                if events == count and head:
                     break
         while newest and newest[-1].gap is not None and events == count:
             newest.pop()  # a hole before the first event that is shown is not among them
-        return Batch(newest[::-1], following - 1, seen, refusals[::-1]), max(following, 1)
+        return Batch(newest[::-1], head, seen, refusals[::-1]), head
 
-    async def _seq_of(self, id: str) -> int | None:  # noqa: A002
-        """The seq of the event with this id."""
+    async def _head_of(self, id: str) -> Head | None:  # noqa: A002
+        """Where the log stands behind the event with this id."""
         beginning = b'{"specversion":"1.0","id":' + msgspec.json.encode(id) + b","
         with JournalReader(self._path, sieve=lambda block: beginning in block) as reader:
             while not (portion := await _in_thread(reader.read)).end:
                 for item in portion.items:
                     if isinstance(item, Line) and item.line.startswith(beginning):
-                        return item.seq
+                        return item.head
         return None
 
 
@@ -223,12 +245,12 @@ class _View:
                 self._refuse(_place(item), error, batch, 1)
                 continue
             if isinstance(event, Gap):
-                batch.records.append(Record(event, item.line, item.seq))
+                batch.records.append(Record(event, item.line, item.head))
                 continue
             batch.seen += 1
             self._last_id = event.id
             if self._start.admits(event) and (self._where is None or self._where.matches(event)):
-                batch.records.append(Record(event, item.line, item.seq))
+                batch.records.append(Record(event, item.line, item.head))
         return batch
 
     def _damage(self, damage: Damage, batch: Batch) -> None:

@@ -64,7 +64,7 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
                     yield _hole(segment, place, above, found.offset)
                 above = place.seq
                 if not is_control(found.line):
-                    yield Line(place.seq, found.line[: place.start] + b"}", segment.name, 0)
+                    yield Line(place.seq, found.line[: place.start] + b"}", segment.name, 0, found.line[-66:-2])
 
 
 def last_id(path: str | Path) -> str | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import closing, suppress
 from io import FileIO
 from itertools import takewhile
 from typing import NamedTuple
 
-from .format import PLACE_BYTES, Place, read_place
+from .format import PLACE_BYTES, Open, Place, peek_control, read_place
 from .lines import BLOCK_BYTES, Block, last_place, read_blocks
 from .seek import offset_behind
 from .segments import Segment, open_regular
+from .succession import peek_open
 
 _TAKEN_BACK_BYTES = 6 << 20  # remembered of what was read: more than a batch (4 MiB) that is refused and taken back
 _LINE_END_BYTES = 76  # a line's chain value: no two lines share it
@@ -47,8 +49,14 @@ class PlainFile:
     def descriptor(self) -> int:
         return self._stream.fileno()
 
-    def first_line(self) -> bytes:
-        return os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0]
+    def opened(self) -> Open | None:
+        """Its open record, None where its first line is none."""
+        record = peek_control(os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0])
+        return record if isinstance(record, Open) else None
+
+    def place_of(self, seq: int) -> Place | None:
+        """The place of this line, or of another where it is not there."""
+        return self.place_before(offset_behind(self.descriptor, seq))
 
     def place_before(self, offset: int) -> Place | None:
         """The place of the line that ends there."""
@@ -150,11 +158,27 @@ class PackedFile:
     def __init__(self, segment: Segment) -> None:
         self.name = segment.name
         self.sealed_name = segment.first is not None  # a live file that somebody compressed has no seal
+        self._segment = segment
         self._stream = segment.open()
         self._blocks = read_blocks(self._stream.read)
         self._partial: Block | None = None
         self.offset = 0
         self.number = 1
+
+    def opened(self) -> Open | None:
+        """See PlainFile."""
+        return peek_open(self._segment)
+
+    def place_of(self, seq: int) -> Place | None:
+        """See PlainFile. Unpacks the file up to there."""
+        mark = b',"seq":%d,"durable":' % seq
+        with suppress(OSError, EOFError, ValueError), closing(self._segment.open()) as stream:
+            for block in read_blocks(stream.read):
+                for line in block.lines if mark in block.data else ():
+                    place = read_place(line)
+                    if place is not None and place.seq == seq:
+                        return place
+        return None
 
     def block(self) -> Block | None:
         block = next(self._blocks, None)

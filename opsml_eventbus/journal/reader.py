@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from binascii import unhexlify
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +23,16 @@ from .format import (
     CONTROL_AT,
     CONTROL_MARK,
     PLACE_BYTES,
+    Head,
     Open,
     Seal,
     format_bound,
     is_control,
     peek_control,
+    read_chain,
     read_place,
 )
-from .lines import Block, strange
+from .lines import Block, last_place, strange
 from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log
 from .succession import NOT_THE_FILES, Succession, peek_open
@@ -39,12 +42,19 @@ _GROWING_STEP = 0.01
 
 
 class Line(NamedTuple):
-    """An event or a Gap. line: canonical, its place taken off. file: name; number: of the line in it, from 1."""
+    """An event or a Gap. line: canonical, its place taken off. file: name; number: of the line in it, from 1.
+    chain: its chain value, 64 hex digits."""
 
     seq: int
     line: bytes
     file: str
     number: int
+    chain: bytes
+
+    @property
+    def head(self) -> Head:
+        """Where the log stands behind it."""
+        return Head(self.seq, unhexlify(self.chain))
 
 
 class Damage(NamedTuple):
@@ -71,8 +81,10 @@ class Portion:
 class JournalReader:
     """A place in a log that moves forward. Not thread-safe; every call may block on the disk.
 
-    path: the live path, a folder, or one segment. from_seq: begin with this line. since: begin where events of this
-    time (ns) may be; everything from there on comes, earlier events among them.
+    path: the live path, a folder, or one segment. from_seq: begin with this line. behind: begin behind this one; where
+    it is not there any more (a power cut or a refused batch took it, a repair changed it) the log is `cut`, and all of
+    it comes behind a Damage that says so. since: begin where events of this time (ns) may be; everything from there on
+    comes, earlier events among them.
     sieve: told the raw lines of a block at once; False says that nothing in them is wanted, and spares their splitting.
     Damage and Gaps come all the same.
 
@@ -84,6 +96,7 @@ class JournalReader:
         path: str | Path,
         *,
         from_seq: int = 1,
+        behind: Head | None = None,
         since: int | None = None,
         sieve: Callable[[bytes], bool] | None = None,
     ) -> None:
@@ -92,23 +105,33 @@ class JournalReader:
         self._log = ""  # its id, when an open record told it
         self._whole = log.whole
         self._sieve = sieve
-        self._from_seq = max(1, from_seq)
+        self._from_seq = max(1, from_seq if behind is None else behind.seq + 1)
+        self._head = behind
         self._next = 0  # seq of the next line; 0 before the first
         self._finished = False  # the file being read, or read last, has ended
         self._sealed = False  # its seal was read
         self._file: PlainFile | PackedFile | None = None
         self.moved = False  # the live file was taken away under us, and nothing follows it
         self._torn = False  # damage stands before the next line: what is missing was told
+        self._ahead = Portion()
         self._begin(log, since)
+        self.cut = behind is not None and not self._follows(behind)
+        if self.cut:
+            self._begin_anew(log)
+
+    @property
+    def head(self) -> Head | None:
+        """The last line that has been read; resume `behind` it. None where there is none yet."""
+        return self._head
 
     @property
     def next_seq(self) -> int:
-        """The seq of the next line that has not been read; resume with `from_seq` here."""
+        """The seq of the next line that has not been read."""
         return max(self._next, self._from_seq)
 
     def read(self) -> Portion:
         """The next few hundred lines; `end` and no items where the log ends now. Call again when it has grown."""
-        portion = Portion()
+        portion, self._ahead = self._ahead, Portion()
         while not portion.items and not portion.passed:
             if self._file is None or self._finished:
                 if not self._advance(portion):
@@ -165,10 +188,10 @@ class JournalReader:
         if isinstance(self._file, PlainFile):
             offset = self._offset(self._file, since)
             if offset:
-                record = peek_control(self._file.first_line())
-                if isinstance(record, Open):
+                record = self._file.opened()
+                if record is not None:
                     self._opened(record)
-                before = self._file.seek(offset, record.first if isinstance(record, Open) else 0)
+                before = self._file.seek(offset, 0 if record is None else record.first)
                 if before is not None:
                     self._next = before + 1
                 else:
@@ -178,6 +201,27 @@ class JournalReader:
         record = peek_open(self._files.segment if log.whole and self._files.segment else log.segments[0])
         if record is not None and record.first > self._from_seq > 1:
             self._next = self._from_seq  # from there on lines are missed
+
+    def _follows(self, head: Head) -> bool:
+        """Does what is read now come behind this very line?"""
+        file = self._file
+        if file is None:
+            return True  # it cannot be opened, which the first read tells
+        opened = file.opened()
+        if opened is not None and opened.first > head.seq:
+            # It ended a file that is not wanted; or files are missing, which is told of their seqs.
+            return opened.first > head.seq + 1 or read_chain(opened.previous) == head.chain
+        place = file.place_of(head.seq)
+        return place is not None and (place.seq, place.chain) == head
+
+    def _begin_anew(self, log: Log) -> None:
+        """Read all of the log, because nobody can say from where on it is another."""
+        seq, self._from_seq, self._next, self._head, self._torn = self._from_seq - 1, 1, 0, None, False
+        self.close()
+        self._begin(log, None)
+        name = log.segments[0].name
+        reason = f"the line {seq} is not the one that was read: the log was cut or repaired; from its beginning again"
+        self._ahead.items.append(Damage(name, 1, 0, 1, None, reason))
 
     def _offset(self, file: PlainFile, since: int | None) -> int:
         """A byte of the file before what is wanted, at the beginning of a line."""
@@ -283,6 +327,9 @@ class JournalReader:
             self._damage(portion, block.number, block.offset, f"a line of over {MAX_EVENT_BYTES:,} bytes")
         elif self._sieve is None or not self._pass(block, portion):
             self._split(block, portion)
+        place = None if block.oversize else last_place(block.data)
+        if place is not None and place.seq + 1 >= self._from_seq:
+            self._head = Head(place.seq, place.chain)
         file.keep(block)
         return True
 
@@ -290,7 +337,7 @@ class JournalReader:
         """The next lines of the file, behind what it still holds of those before."""
         block = file.block()
         while (following := file.check_undone()) is not None:
-            self._next = following
+            self._next, self._head = following, None
             self._from_seq = min(self._from_seq, max(1, following))  # nobody has seen what comes in their stead
             block = file.block()
         return block
@@ -320,7 +367,7 @@ class JournalReader:
                 expected = self._next
             else:
                 if expected >= wanted:
-                    items.append(Line(expected, line[:at] + b"}", name, number))
+                    items.append(Line(expected, line[:at] + b"}", name, number, line[-66:-2]))
                 expected += 1
             number += 1
         self._next = expected
@@ -352,7 +399,7 @@ class JournalReader:
             case Seal():
                 self._sealed = True  # the end, when nothing stands behind it
             case None if place.seq >= self._from_seq and not is_control(line):
-                portion.items.append(Line(place.seq, line[: place.start] + b"}", self._file.name, number))
+                portion.items.append(Line(place.seq, line[: place.start] + b"}", self._file.name, number, line[-66:-2]))
 
     def _opened(self, record: Open) -> None:
         assert self._file is not None
@@ -374,6 +421,7 @@ def read_journal(
     path: str | Path,
     *,
     from_seq: int = 1,
+    behind: Head | None = None,
     since: int | None = None,
     sieve: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Line | Damage]:
@@ -381,7 +429,7 @@ def read_journal(
 
     A last line that is cut off comes as Damage, unless it grows while it is looked at.
     """
-    with JournalReader(path, from_seq=from_seq, since=since, sieve=sieve) as reader:
+    with JournalReader(path, from_seq=from_seq, behind=behind, since=since, sieve=sieve) as reader:
         waited = 0.0
         while True:
             portion = reader.read()
