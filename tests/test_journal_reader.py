@@ -144,6 +144,17 @@ def test_since_misses_nothing_although_clocks_step_back(path):
     assert len(ids(path, since=clock - 1_000_000_000)) < 12_000  # and it did not read it all
 
 
+def test_since_skips_no_file_for_what_is_said_of_a_missing_one(path):
+    make(path, [[1000, 1001], [1, 2], [2000]], rotate_after=(1, 2))
+    since = START + 500 * 1_000_000
+    assert ids(path, since=since)[:2] == ["e1000", "e1001"]
+    list_log(path).sealed[1].path.unlink()
+    first, hole, *rest = list(read_journal(path, since=since))[1:]
+    assert first.seq == 3
+    assert hole.missed == 4
+    assert [decode_line(item.line).id for item in rest] == ["e2000"]
+
+
 def test_events_of_1970_and_9999_are_found_by_their_time(path):
     early, late = event(1, time=0), event(2, time=253_402_300_799_000_000_000)
     write(path, [event(5), early, late, event(6)], rotate_count=1)

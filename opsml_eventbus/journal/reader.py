@@ -13,6 +13,7 @@ import re
 import time
 from binascii import unhexlify
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -249,8 +250,7 @@ class JournalReader:
                 before = before or peek_open(segment)
                 if before is None or before.log != opened.log or not name == before.first < first == opened.first:
                     break  # no file that joins: what it says of the one before is not to be trusted
-            sealed = opened.sealed if opened is not None else None
-            skipped = since is not None and sealed is not None and not sealed.reaches(since)
+            skipped = since is not None and opened is not None and _is_before(segment, opened, since)
             # (No line has the number 0: what such a name promises cannot be relied on.)
             if (first == 0 or name == 0 or first > self._from_seq) and not skipped:
                 break
@@ -411,6 +411,19 @@ class JournalReader:
         assert self._file is not None
         portion.items.append(Damage(self._file.name, number, byte, self.next_seq, None, reason))
         self._torn = True
+
+
+def _is_before(segment: Segment, following: Open, since: int) -> bool:
+    """Has the file no event of `since` or later, by what the open record behind it says?"""
+    if following.sealed is None or following.sealed.reaches(since):
+        return False
+    if segment.packed:
+        return True  # taken at its word: a look at the end of a compressed file costs all of it
+    # It speaks of the file whose last line it joins; that one may be gone, and this the one before.
+    with suppress(OSError), closing(open_segment(segment)) as file:
+        place = file.place_of(following.first - 1)
+        return place is not None and place.chain == read_chain(following.previous)
+    return False
 
 
 # The seqs of whole lines. A payload may spell a place too, but not at the end of a line.
