@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from journal_support import event, ids, independent_verifier, lines, make, open_plain, write
 
 from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.endpoints.journal import JournalSource
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.event import Event
+from opsml_eventbus.filter import Filter
 from opsml_eventbus.journal import (
     Damage,
     Journal,
@@ -45,6 +49,29 @@ def test_a_place_that_a_payload_spells_moves_nothing(tmp_path):
     assert verify_journal(path).exit == independent_verifier()(path) == 3
     recover(path)
     assert (verify_journal(path).exit, ids(path)) == (0, ["e1", "e2"])
+
+
+BROKEN = {
+    "NUL bytes": lambda row: row.replace(b'"n":7', b'"n":\0'),
+    "not UTF-8": lambda row: row.replace(b'"n":7', b'"\xff":7'),
+    "another beginning": lambda row: b"X" + row[1:],
+}
+
+
+@pytest.mark.parametrize("count", [20, 3_000])
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_filter_hides_no_line_that_is_seen_to_be_broken(tmp_path, what, count):
+    path = make(tmp_path / "audit.jsonl", [range(count)])
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows[8] = BROKEN[what](rows[8])
+    path.write_bytes(b"".join(rows))
+
+    async def run(where: Filter | None) -> list[str]:
+        async with aclosing(JournalSource(path).batches(where)) as stream:
+            return [refusal.place async for batch in stream for refusal in batch.refusals]
+
+    for where in (None, Filter.of(type="absent"), Filter.of(grep="zzz")):
+        assert asyncio.run(run(where)) == ["audit.jsonl:9"]
 
 
 @pytest.mark.parametrize("at", [0, 2])

@@ -26,6 +26,7 @@ from ..filter import Filter
 from ..flow import Batch, Notice, Notify, Position, Record, Refusal, Source, Start, no_notice
 from ..journal import Damage, Head, JournalReader, Line, find_log, read_backwards
 from ..journal.format import CONTROL_AT, CONTROL_MARK
+from ..journal.lines import look_sound
 from ..journal.segments import printable
 from ..journal.succession import peek_open
 
@@ -235,7 +236,7 @@ class _View:
             if isinstance(item, Damage):
                 self._damage(item, batch)
                 continue
-            if self.sieve is not None and not self.sieve(item.line):
+            if self.sieve is not None and not self.sieve(item.line) and look_sound(item.line):
                 batch.seen += 1
                 continue
             try:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from ..codec import decode_line
 from ..errors import InvalidEvent, JournalDamaged
 from ..event import Event
-from .format import Place, is_control, read_place
-from .lines import LINE_BYTES, read_blocks, strange
+from .format import Place, is_control
+from .lines import LINE_BYTES, place_in, read_blocks, strange
 from .reader import Damage, Line
 from .segments import Segment, Stream, find_log, open_regular
 from .succession import peek_open, preceding
@@ -54,7 +54,7 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
         with closing(stream):
             final = segment.first is not None
             for found in _plain(stream, final=final) if isinstance(stream, FileIO) else _packed(stream):
-                place = None if found.line is None or b"\0" in found.line else read_place(found.line)
+                place = None if found.line is None else place_in(found.line)
                 if found.line is None or place is None:
                     reason = found.reason if found.line is None else strange(found.line)
                     yield Damage(segment.name, 0, found.offset, 0, None, reason)

@@ -9,6 +9,7 @@ from .format import PLACE_BYTES, Place, read_place
 
 BLOCK_BYTES = 256 << 10  # large enough that a block's price vanishes, small enough to stay in a core's cache
 LINE_BYTES = MAX_EVENT_BYTES + PLACE_BYTES
+BEGINNING = b'{"specversion":"1.0","id":"'
 HELD_BYTES = 4096  # of a line that is too long, or never ends: enough to show what it is
 
 
@@ -61,12 +62,25 @@ class Block:
         return self._height
 
 
+def place_in(line: bytes) -> Place | None:
+    """The place of a line, None where it is no line of a journal. (JSON has no NUL; a disk that lost a sector has.)"""
+    return None if b"\0" in line else read_place(line)
+
+
 def last_place(data: bytes) -> Place | None:
     """The place of the last line that has one."""
-    place = read_place(data)
-    if place is None:
-        return next((place for line in reversed(data.split(b"\n")) if (place := read_place(line))), None)
-    return place
+    place = place_in(data[data.rfind(b"\n") + 1 :])
+    return place or next((place for line in reversed(data.split(b"\n")) if (place := place_in(line))), None)
+
+
+def look_sound(data: bytes, height: int = 1) -> bool:
+    """Do these lines begin as ours do, in UTF-8 and without NUL? What can be told of them without decoding any."""
+    if b"\0" in data or not data.startswith(BEGINNING) or data.count(b"\n" + BEGINNING) != height - 1:
+        return False
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def strange(line: bytes) -> str:

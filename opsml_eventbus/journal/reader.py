@@ -31,9 +31,8 @@ from .format import (
     is_control,
     peek_control,
     read_chain,
-    read_place,
 )
-from .lines import Block, last_place, strange
+from .lines import Block, last_place, look_sound, place_in, strange
 from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log
 from .succession import NOT_THE_FILES, Succession, peek_open
@@ -349,8 +348,10 @@ class JournalReader:
         if self._torn or not self._next or b'"type":"eventbus.' in data or self._sieve(data):
             return False
         following = self._next + block.height
-        if b"\0" in data or list(map(int, _SEQS.findall(data))) != list(range(self._next, following)):
-            return False  # a filter must not hide that a line is damaged
+        # A filter must not hide that a line is damaged.
+        seqs = _SEQS.findall(data) if look_sound(data, block.height) else ()
+        if list(map(int, seqs)) != list(range(self._next, following)):
+            return False
         self._next = following
         portion.passed += block.height
         return True
@@ -358,10 +359,10 @@ class JournalReader:
     def _split(self, block: Block, portion: Portion) -> None:
         items, expected, number = portion.items, self._next, block.number
         assert self._file is not None
-        name, wanted = self._file.name, self._from_seq
+        name, wanted, nul = self._file.name, self._from_seq, b"\0" in block.data
         for line in block.lines:
             at = line.rfind(b',"seq":%d,"durable":' % expected, -PLACE_BYTES)
-            if at < 0 or line.startswith(CONTROL_MARK, CONTROL_AT) or not line.endswith(b'"}') or self._torn:
+            if at < 0 or line.startswith(CONTROL_MARK, CONTROL_AT) or not line.endswith(b'"}') or nul or self._torn:
                 self._next = expected
                 self._odd(line, number, block, portion)
                 expected = self._next
@@ -375,7 +376,7 @@ class JournalReader:
     def _odd(self, line: bytes, number: int, block: Block, portion: Portion) -> None:
         """A line that is not simply the next event."""
         assert self._file is not None
-        place = read_place(line)
+        place = place_in(line)
         if place is None:
             byte = block.offset_of(number - block.number)
             self._damage(portion, number, byte, strange(line))
