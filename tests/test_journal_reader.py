@@ -219,6 +219,18 @@ def test_backwards_tells_of_damage_and_leaves_half_a_line_alone(path):
     assert damage.byte == len(rows[0]) + len(rows[1])
 
 
+@pytest.mark.parametrize("kind", [b"\0", b"x"])
+def test_from_the_end_too_a_line_that_is_too_long_is_one_damage_and_an_unfinished_one_none(path, kind):
+    make(path, [[1, 2, 3]], close=False)
+    rows = path.read_bytes().splitlines(keepends=True)
+    long = kind * (3 << 20)
+    path.write_bytes(b"".join([*rows[:3], long, b"\n", rows[3], long]))
+    *_, e2, damage, e3 = reversed(list(read_backwards(path)))
+    assert [decode_line(item.line).id for item in (e2, e3)] == ["e2", "e3"]
+    told = damages(path)[0]
+    assert (damage.byte, damage.reason) == (told.byte, told.reason)
+
+
 def test_the_last_event_of_a_log_is_no_gap_and_may_stand_in_an_earlier_file(path):
     write(path, [event(1), Gap.new(1, None, "lag")], rotate_count=1)
     write(path, [Gap.new(1, None, "lag")], rotate_count=1)

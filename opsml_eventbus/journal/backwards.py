@@ -9,11 +9,15 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+<<<<<<< HEAD
 from ..codec import decode_line
 from ..errors import InvalidEvent, JournalDamaged
+=======
+from ..codec import MAX_EVENT_BYTES, decode_line
+>>>>>>> 0430bf1 (From the end, too, a line that is too long is one damage)
 from ..event import Event
 from .format import Place, is_control
-from .lines import LINE_BYTES, place_in, read_blocks, strange
+from .lines import hold, place_in, read_blocks, strange
 from .reader import Damage, Line
 from .segments import Segment, Stream, find_log, open_regular
 from .succession import peek_open, preceding
@@ -103,24 +107,26 @@ def _plain(stream: FileIO, *, final: bool) -> Iterator[_Found]:
     """final: nobody writes to it any more, so what stands behind its last newline is damage."""
     end = os.fstat(stream.fileno()).st_size
     rest = b""  # the end of a line whose beginning has not been read yet
+    long = 0  # bytes of it that are not kept, because it is too long
     partial = True  # behind the last newline
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
         data = os.pread(stream.fileno(), end - start, start) + rest
         first = data.find(b"\n") + 1 if start > 0 else 0
-        if start > 0 and first == 0 and len(data) <= LINE_BYTES:
-            rest, end = data, start
+        if start > 0 and first == 0:
+            (rest, long), end = hold(data, long), start
             continue
-        offset = start + len(data)
-        lines = data[first:].split(b"\n")
-        for index, line in enumerate(reversed(lines)):
-            offset -= len(line) + (index > 0)
-            if index > 0 or not partial:
-                yield _Found(line, offset)
-            elif final and line:
-                yield _Found(None, offset, "a line that was cut off")
+        *lines, last = data[first:].split(b"\n")
+        offset = start + len(data) - len(last)
+        if partial and final and last:
+            yield _Found(None, offset, "a line that was cut off")
+        elif not partial:
+            yield _Found(None, offset, f"a line of over {MAX_EVENT_BYTES:,} bytes") if long else _Found(last, offset)
+        for line in reversed(lines):
+            offset -= len(line) + 1
+            yield _Found(line, offset)
         partial = False
-        rest, end = data[: max(0, first - 1)], start
+        rest, long, end = data[: max(0, first - 1)], 0, start
 
 
 def _packed(stream: Stream) -> Iterator[_Found]:
