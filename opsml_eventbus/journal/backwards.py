@@ -9,12 +9,8 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-<<<<<<< HEAD
-from ..codec import decode_line
-from ..errors import InvalidEvent, JournalDamaged
-=======
 from ..codec import MAX_EVENT_BYTES, decode_line
->>>>>>> 0430bf1 (From the end, too, a line that is too long is one damage)
+from ..errors import InvalidEvent, JournalDamaged
 from ..event import Event
 from .format import Place, is_control
 from .lines import hold, place_in, read_blocks, strange

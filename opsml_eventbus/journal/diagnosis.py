@@ -57,7 +57,7 @@ def diagnose(log: Log, *, whole: bool = False) -> Diagnosis | None:
     walk = Walk(findings.append, log=name)
     befores, had, sound = list[_Before](), list[Run](), 0
     for segment in segments:
-        befores.append(_Before(walk.head, walk.durable, walk.log, walk.pruned))
+        befores.append(_Before(walk.head, walk.durable, walk.log))
         _feed(walk, segment)
         if findings:
             sound = walk.sound_end
@@ -94,7 +94,7 @@ def diagnose(log: Log, *, whole: bool = False) -> Diagnosis | None:
         before.log,
         tuple(had[:index]),
         _beginning(segments[0]) if index else None,
-        before.pruned,
+        walk.pruned(before.head.seq),
     )
     if index == 0 and missing and missing[0][0] == 0:
         return start  # all of it anew, with a Gap in front
@@ -107,7 +107,6 @@ class _Before(NamedTuple):
     head: Head
     durable: int
     log: str
-    pruned: frozenset[int]
 
 
 def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sound: int) -> Diagnosis:
@@ -146,7 +145,7 @@ def _cut_at(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
         log=walk.log,
         had=(*start.had, _run(segment, walk)),
         beginning=_beginning(segments[0]),
-        pruned=start.pruned | walk.pruned,
+        pruned=start.pruned | walk.pruned(walk.head.seq),
     )
 
 

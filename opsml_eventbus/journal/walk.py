@@ -195,10 +195,9 @@ class Walk:
         if any(first == before for before, _ in self._declared):
             self._gone = [gone for gone in self._gone if gone[0] >= first]
 
-    @property
-    def pruned(self) -> frozenset[int]:
-        """The beginnings of the log that were declared so far."""
-        return frozenset(before for before, _ in self._declared)
+    def pruned(self, seq: int) -> frozenset[int]:
+        """The beginnings of the log that were declared up to there."""
+        return frozenset(before for before, _, at in self._pruned if at <= seq)
 
     @property
     def undeclared(self) -> list[tuple[int, bytes, Finding]]:
