@@ -49,7 +49,10 @@ def serve(
             finally:
                 published = bus.statistics().published
 
-    runner.run(work)
-    tail = f", {recorded.shown:,} recorded to {record}, {recorded.lost:,} lost" if record else ""
-    notes.say(f"{published:,} published{tail}")
+    def say() -> None:
+        tail = f", {recorded.shown:,} recorded to {record}, {recorded.lost:,} lost" if record else ""
+        notes.say(f"{published:,} published{tail}")
+
+    with runner.summed_up(recorded, say):
+        runner.run(work)
     return runner.exit_code(recorded)

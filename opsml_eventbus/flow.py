@@ -226,6 +226,9 @@ class Sink(End, ABC):
         Raises Broken (the sink is finished), Refused.
         """
 
+    def hasten(self) -> None:
+        """We are asked to end: from now on, what cannot be written is refused instead of waited for."""
+
 
 @dataclass(slots=True)
 class Report:

@@ -113,3 +113,40 @@ def test_cancelled_while_the_rest_is_written_it_is_written_first() -> None:
         assert sink.closed
 
     asyncio.run(main())
+
+
+class Stuck(Slow):
+    """Waits for room that does not come, until it is told to make haste."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._haste = asyncio.Event()
+
+    def hasten(self) -> None:
+        self._haste.set()
+
+    async def write(self, batch: Batch) -> Ack:
+        await self._haste.wait()
+        raise Broken("disk", "full")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in the block", "when it is being left"])
+def test_cancelled_it_does_not_wait_for_a_sink_that_cannot_write(late: bool) -> None:
+    async def main() -> None:
+        bus, sink = EventBus(64), Stuck()
+
+        async def record() -> None:
+            async with Recording(bus, sink):
+                bus.publish(AuditEvent())
+                if not late:
+                    await asyncio.sleep(60)
+
+        task = asyncio.create_task(record())
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(Broken):
+            await task
+        assert sink.closed
+
+    asyncio.run(asyncio.wait_for(main(), 10))

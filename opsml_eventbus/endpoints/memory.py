@@ -106,8 +106,9 @@ class Recording:
             await bus.send(AuditEvent(...))
             await recording.confirm()       # it is on disk now
 
-    Leaving the block closes the bus, writes what is still in it and closes the sink. When the sink fails, the block is
-    cancelled and the sink's error comes out of it: nothing may go on as if it were recorded.
+    Leaving the block closes the bus, writes what is still in it and closes the sink; cancelled, it does not
+    wait for a sink that cannot write. When the sink fails, the block is cancelled and the sink's error comes out of it:
+    nothing may go on as if it were recorded.
     """
 
     def __init__(self, bus: EventBus, sink: Sink, report: Report | None = None) -> None:
@@ -163,13 +164,16 @@ class Recording:
     ) -> None:
         self._bus.close()
         cancelled = False
+        if isinstance(error, asyncio.CancelledError):
+            self._sink.hasten()
         try:
             while not self._task.done():
-                # Cancelled while the rest is written: it is written first.
+                # Cancelled while the rest is written: it is written first, if it can be.
                 try:
                     await asyncio.shield(self._task)
                 except asyncio.CancelledError:
                     cancelled = not self._task.cancelled()
+                    self._sink.hasten()
         finally:
             await self._source.close()
             await self._sink.close()

@@ -93,13 +93,17 @@ class JournalSink(Sink):
                 await asyncio.wait([work])
             except asyncio.CancelledError:
                 cancelled = True  # it is written all the same, if it can be: so it is waited for, and counted
-                self._journal.stop_blocking()
+                self.hasten()
         if isinstance(work.exception(), JournalFailed):
             self._failure = None
         work.result()
         if cancelled and (task := asyncio.current_task()) is not None:
             task.cancel()  # felt at the next wait, when the batch has been acknowledged
         return Ack(len(lines), self._always, refusals)
+
+    def hasten(self) -> None:
+        """See Sink: a full disk is not waited for any more."""
+        self._journal.stop_blocking()
 
     def last_id(self) -> str | None:
         """The id of the last event in the log, to go on behind it."""
