@@ -175,11 +175,12 @@ def _file(flag: str, text: str, metavar: str | None = None) -> Any:
 
 @dataclass
 class Journaling:
-    """How the file is written."""
+    """How the file is written; None: as `Journal` does it when it is not told."""
 
     fsync: Annotated[
-        str, _file("--fsync", "When a batch is on disk: always, interval[=1s], never.", "always|interval|never")
-    ] = "always"
+        str | None,
+        _file("--fsync", "When a batch is on disk: always, interval[=1s], never. [always]", "always|interval|never"),
+    ] = None
     rotate_size: Annotated[str | None, _file("--rotate-size", "Finish a file before this size: 1GB.", "SIZE")] = None
     rotate_count: Annotated[int | None, _file("--rotate-count", "… before so many events.", "N")] = None
     rotate_every: Annotated[str | None, _file("--rotate-every", "… at this time of the clock: 1h, 24h.", "TIME")] = None
@@ -188,8 +189,8 @@ class Journaling:
     ] = None
     keep: Annotated[int | None, _file("--keep", "Keep so many finished files; older ones are removed.", "N")] = None
     on_error: Annotated[
-        Literal["halt", "block"], _file("--on-error", "A write that fails: end, or wait and try again.")
-    ] = "halt"
+        Literal["halt", "block"] | None, _file("--on-error", "A write that fails: end, or wait and try again. [halt]")
+    ] = None
     min_free: Annotated[str | None, _file("--min-free", "Warn when the disk has less: 1GB.", "SIZE")] = None
     redact: Annotated[
         str | None, _file("--redact", "Members of data that must not reach the file: username,card.owner.", "FIELD[,…]")
@@ -206,7 +207,7 @@ class Journaling:
         """The options of the Journal that these flags ask for. Raises the usage error that names the flag."""
         from opsml_eventbus.journal import Redaction, parse_fsync
 
-        parsed("--fsync", parse_fsync, self.fsync)
+        parsed("--fsync", parse_fsync, self.fsync)  # said now, not when the file is opened
         options: dict[str, Any] = {
             "fsync": self.fsync,
             "rotate_size": parsed("--rotate-size", values.size, self.rotate_size),
@@ -215,7 +216,7 @@ class Journaling:
             "keep": self.keep,
             "compress": self.compress,
             "on_error": self.on_error,
-            "min_free": parsed("--min-free", values.size, self.min_free) or 0,
+            "min_free": parsed("--min-free", values.size, self.min_free),
             "sign_key": None if self.sign_key is None else _signing(self.sign_key),
         }
         for flag, text, value in (
@@ -237,7 +238,11 @@ class Journaling:
             if key is not None and not key:
                 raise typer.BadParameter(f"{self.redact_key} is empty", param_hint="--redact-key")
             options["redact"] = Redaction(members, key)
-        return options
+        return {name: value for name, value in options.items() if value is not None}
+
+    def given(self) -> list[str]:
+        """Those of these flags that were given."""
+        return [f"--{item.name.replace('_', '-')}" for item in fields(self) if getattr(self, item.name) is not None]
 
 
 def _signing(text: str) -> Path:

@@ -28,6 +28,9 @@ def serve(
     """Serve a bus on this machine until Ctrl-C."""
     from opsml_eventbus.flow import Report
 
+    idle = ["--append"] * append + journaling.given()
+    if record is None and idle:
+        raise typer.BadParameter("nothing is written without --record FILE", param_hint=idle[0])
     notes = output.notes()
     recorded = Report()
     published = 0

@@ -52,6 +52,9 @@ def file(cli: CommandLine) -> str:
         (["publish", "eventbus.gap"], 2, "bus's own"),
         (["publish", "audit"], 1, "eventbus serve"),
         (["serve", "--on", "a/b.jsonl"], 2, "socket"),
+        (["serve", "--append"], 2, "--append: nothing is written without --record FILE"),
+        (["serve", "--fsync", "always"], 2, "--fsync: nothing is written without --record FILE"),
+        (["serve", "--rotate-size", "5MB"], 2, "--rotate-size: nothing is written without --record FILE"),
     ],
 )
 def test_a_wrong_word_gets_one_clear_sentence(
