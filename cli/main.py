@@ -95,12 +95,18 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _app(*names: str) -> Any:
     import typer
+    from rich.markup import escape
 
     app = typer.Typer(add_completion=len(names) > 1, pretty_exceptions_enable=False, rich_markup_mode="rich")
     for name in names:
         module = importlib.import_module(f".{name}", __package__)
         app.command(name)(getattr(module, name))
-    return app
+    made: Any = typer.main.get_command(app)
+    for command in made.commands.values() if len(names) > 1 else [made]:
+        for parameter in command.params:
+            # Our help is text: `[default]` is a default, not Rich's markup.
+            parameter.help = parameter.help and escape(parameter.help)
+    return made
 
 
 def whole() -> Any:

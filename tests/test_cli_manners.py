@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import signal
 import subprocess
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from commandline import EVENTBUS, CommandLine, until
 from test_cli_live import audit_lines
+
+from cli.main import COMMANDS
 
 
 @pytest.fixture
@@ -369,6 +374,17 @@ def test_every_command_explains_itself(cli: CommandLine, command: str) -> None:
     text = cli.run(command, "--help").out.decode()
     assert f"eventbus {command}" in text
     assert "Usage" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_bracket_of_a_help_text_is_printed(cli: CommandLine, command: str) -> None:
+    function = getattr(importlib.import_module(f"cli.{command}"), command)
+    infos = [
+        info for parameter in signature(function).parameters.values() for info in parameter.annotation.__metadata__
+    ]
+    brackets = [bracket for info in infos for bracket in re.findall(r"\[[^]]*\]", info.help or "")]
+    text = cli.run(command, "--help", COLUMNS="200").out.decode()
+    assert [bracket for bracket in brackets if bracket not in text] == []
 
 
 def test_help_costs_little(cli: CommandLine) -> None:
