@@ -34,6 +34,13 @@ COMMANDS = {
     "demo": Command("Learn", "a bus with realistic OpsML traffic"),
 }
 
+# What a command can do about a file that is there already; one that is not named can only write another.
+THERE = {
+    "record": "--append goes on behind its end, --overwrite begins it anew; else name another file",
+    "serve": "--append goes on behind its end; else name another file",
+    "replay": "--resume goes on with a replay that was stopped; else name another file",
+}
+
 EXAMPLES = (
     ("eventbus demo", "something alive, in this terminal"),
     ("eventbus tail --type audit --status denied", "watch it from another"),
@@ -134,7 +141,7 @@ def _invoke(app: Callable[..., Any], arguments: list[str], program: str) -> int:
         _quiet_stdout()
         return 0
     except errors.EventError as error:
-        hint, code = _advice(error)
+        hint, code = _advice(error, program.rpartition(" ")[2])
         return _complain(str(error), hint, code=code)
     except OSError as error:
         return _complain(f"{error.filename or program}: {errors.reason(error)}", code=1)
@@ -145,13 +152,13 @@ def _clause(error: Any) -> str:
     return text[0].lower() + text[1:] if text else "wrong usage"
 
 
-def _advice(error: Exception) -> tuple[str, int]:
-    """What to do next, and the exit code."""
+def _advice(error: Exception, command: str) -> tuple[str, int]:
+    """What to do next with this command, and the exit code."""
     from opsml_eventbus import errors
 
     match error:
         case errors.AlreadyThere():
-            return "record: --append goes on behind its end, --overwrite begins it anew; else another name", 2
+            return THERE.get(command, "name another file"), 2
         case errors.UnknownEnd():
             return ("known: " + " · ".join(error.known) if error.known else ""), 2
         case errors.InvalidFilter():

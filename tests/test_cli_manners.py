@@ -387,6 +387,19 @@ def test_every_bracket_of_a_help_text_is_printed(cli: CommandLine, command: str)
     assert [bracket for bracket in brackets if bracket not in text] == []
 
 
+@pytest.mark.parametrize(
+    "words", [["serve", "--record"], ["demo", "--record"], ["replay", "a.jsonl", "--to"], ["record"]]
+)
+def test_about_a_file_that_is_there_only_flags_are_named_that_the_command_has(
+    cli: CommandLine, file: str, words: list[str]
+) -> None:
+    said = cli.run(*words, file, *(["--from", "-"] if words == ["record"] else []), check=2).err
+    assert "exists already" in said
+    assert "name another file" in said
+    text = cli.run(words[0], "--help", COLUMNS="200").out.decode()
+    assert all(flag in text for flag in re.findall("--[a-z]+", said))
+
+
 def test_help_costs_little(cli: CommandLine) -> None:
     """No command is loaded, and no asyncio, to say what there is."""
     program = "import sys; from opsml_eventbus_cli.main import run; run([]); print(*sys.modules, file=sys.stderr)"
