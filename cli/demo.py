@@ -46,7 +46,7 @@ def demo(
     shown = () if no_tail else (output.sink(),)
 
     async def work() -> None:
-        async with stage(on or places.endpoint(), record, notes) as sink:
+        async with stage(places.endpoint(on), record, notes) as sink:
             with runner.Watch(notes, title="demo" if no_tail else "") as watch:
                 await pump(TrafficSource(seed, rate, count), Tee(sink, *shown), report=report, watch=watch)
 
@@ -73,7 +73,7 @@ async def stage(endpoint: str, record: str | None, notes: Notes) -> AsyncIterato
         if record is None:
             yield live
         else:
-            async with JournalSink(record, notify=runner.notices(notes)) as file:
+            async with JournalSink(places.named(record), notify=runner.notices(notes)) as file:
                 yield Tee(live, file)
 
 

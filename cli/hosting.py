@@ -68,7 +68,7 @@ async def hosted_bus(
         if record is not None:
             mode: Literal["create", "append"] = "append" if append else "create"
             sink = await stack.enter_async_context(
-                JournalSink(record, mode=mode, notify=notices(notes), **(journal or {}))
+                JournalSink(places.named(record), mode=mode, notify=notices(notes), **(journal or {}))
             )
             recording = await stack.enter_async_context(Recording(bus, sink, report))
             confirm = recording.confirm

@@ -125,7 +125,10 @@ class Ending:
     @property
     def seconds(self) -> float | None:
         """What `--for` says. Raises the usage error that names it."""
-        return cast("float | None", parsed("--for", values.duration, self.for_))
+        seconds = cast("float | None", parsed("--for", values.duration, self.for_))
+        if seconds == 0:
+            raise typer.BadParameter(f"{self.for_} is over before anything can come", param_hint="--for")
+        return seconds
 
 
 @dataclass

@@ -14,15 +14,24 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "default"
 
 
-def endpoint() -> str:
-    """The bus that is meant when none is named."""
-    return os.environ.get("EVENTBUS_ENDPOINT") or DEFAULT_NAME
+def named(given: str) -> str:
+    """What was named. Raises UnknownEnd where that is nothing: a script's variable that is not set."""
+    if not given:
+        from opsml_eventbus.errors import UnknownEnd
+
+        raise UnknownEnd("''", "an empty text names no bus and no file")
+    return given
+
+
+def endpoint(given: str | None = None) -> str:
+    """The bus that is meant: the one given (see `named`), $EVENTBUS_ENDPOINT, the default bus."""
+    return os.environ.get("EVENTBUS_ENDPOINT") or DEFAULT_NAME if given is None else named(given)
 
 
 def source(given: str | None, notes: Notes) -> str:
-    """The source that is meant: the one given, $EVENTBUS_ENDPOINT, OpsML's table, the default bus."""
-    if given:
-        return given
+    """The source that is meant: the one given (see `named`), $EVENTBUS_ENDPOINT, OpsML's table, the default bus."""
+    if given is not None:
+        return named(given)
     if os.environ.get("EVENTBUS_ENDPOINT"):
         return os.environ["EVENTBUS_ENDPOINT"]
     uri = os.environ.get("OPSML_TRACKING_URI", "")
@@ -71,6 +80,7 @@ def is_of_log(path: Path, log: Path) -> bool:
 
 def log(text: str) -> Path:
     """The live path of the log that a path or a folder means. Raises UnknownEnd, Unreachable."""
+    named(text)
     from opsml_eventbus.errors import JournalRefused, UnknownEnd, Unreachable, reason
     from opsml_eventbus.journal import find_log
 

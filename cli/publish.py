@@ -45,7 +45,7 @@ def publish(
     if not words and (sys.stdin is None or sys.stdin.isatty()):
         raise typer.BadParameter("name a type, or pipe lines into it", param_hint="TYPE")
     report = Report()
-    target = to or places.endpoint()
+    target = places.endpoint(to)
     if words:
         one_event(words[0], words[1:], priority, source)  # a mistake is told before anything is connected
 

@@ -65,6 +65,7 @@ def replay(
     where = selection.filter(notes)
     since, until = window.bounds(notes)
     start = Start(since=since, until=until)
+    places.named(file)
     if loop > 1 and file == "-":
         raise typer.BadParameter("standard input can be read only once", param_hint="--loop")
     stem = printable(Path(file).name.split(".")[0].strip("-")) or "stdin"
@@ -155,7 +156,7 @@ async def destination(to: str | None, output: Output, notes: Notes, *, append: b
     if to is not None:
         # What was killed while it wrote to a file goes on behind what is there.
         mode = "append" if append else "create"
-        async with open_sink(to, **places.context(mode=mode, notify=runner.notices(notes))) as sink:
+        async with open_sink(places.named(to), **places.context(mode=mode, notify=runner.notices(notes))) as sink:
             yield sink
     else:
         async with hosted_bus(places.endpoint(), notes, patient=True) as bus:

@@ -38,7 +38,7 @@ def serve(
     async def work() -> None:
         nonlocal published
         async with hosted_bus(
-            on or places.endpoint(),
+            places.endpoint(on),
             notes,
             capacity=capacity,
             record=record,

@@ -50,7 +50,7 @@ def tail(
     async def work() -> None:
         async with AsyncExitStack() as stack:
             context = places.context(wait=not ending.no_wait, notify=runner.notices(notes))
-            names = list(sources or []) or [places.source(None, notes)]
+            names = [places.named(name) for name in sources or []] or [places.source(None, notes)]
             opened = [await stack.enter_async_context(open_source(name, **context)) for name in names]
             # Asked for nothing else, a file beside a bus ends as it would alone.
             source = opened[0] if len(opened) == 1 else Merged(opened, follow_finite=follow is True)
