@@ -1,5 +1,5 @@
 """`python -m opsml_eventbus_cli` is `eventbus`."""
 
-from .main import main
+from .entry import main
 
 main()

@@ -10,16 +10,16 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """One line of the overview."""
+    """One line of the overview. loop: it has one, which listens for Ctrl-C; another is interrupted by an exception."""
 
     panel: str
     help: str
+    loop: bool = True
 
 
 COMMANDS = {
@@ -29,8 +29,8 @@ COMMANDS = {
     "serve": Command("Live", "a bus for others to publish to and tail"),
     "ls": Command("Live", "the live buses of this machine"),
     "replay": Command("Files", "a recording back onto a bus"),
-    "verify": Command("Files", "is a log what was written? finds what was altered"),
-    "repair": Command("Files", "mend a log that recovery refuses, keeping what it was"),
+    "verify": Command("Files", "is a log what was written? finds what was altered", loop=False),
+    "repair": Command("Files", "mend a log that recovery refuses, keeping what it was", loop=False),
     "demo": Command("Learn", "a bus with realistic OpsML traffic"),
 }
 
@@ -46,11 +46,6 @@ EXAMPLES = (
     ("eventbus tail --type audit --status denied", "watch it from another"),
     ("eventbus replay audit.jsonl --speed 10x", "see a recording again, faster"),
 )
-
-
-def main() -> None:
-    """The console script."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -97,7 +92,10 @@ def _dispatch(arguments: list[str]) -> int:
             f"commands: {', '.join(COMMANDS)}",
             code=2,
         )
-    return _invoke(_app(name), arguments[1:], f"eventbus {name}")
+    app = _app(name)
+    if not COMMANDS[name].loop and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return _invoke(app, arguments[1:], f"eventbus {name}")
 
 
 def _app(*names: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.panel import Panel
@@ -11,15 +12,18 @@ from rich.text import Text
 
 from .terminal import console
 
+if TYPE_CHECKING:
+    from .main import Command
 
-def show(commands: Mapping[str, tuple[str, str]], examples: Sequence[tuple[str, str]]) -> None:
-    """Print it. commands: name → (panel, help)."""
+
+def show(commands: Mapping[str, Command], examples: Sequence[tuple[str, str]]) -> None:
+    """Print it. commands: by name."""
     out = console()
     out.print(Text("eventbus: see what happens inside a running system. Nothing is lost in silence.\n"))
     panels: dict[str, Table] = {}
-    for name, (panel, help_) in commands.items():
-        table = panels.setdefault(panel, _grid())
-        table.add_row(Text(name, "bold cyan"), help_)
+    for name, command in commands.items():
+        table = panels.setdefault(command.panel, _grid())
+        table.add_row(Text(name, "bold cyan"), command.help)
     for title, table in panels.items():
         out.print(Panel(table, title=title, title_align="left", border_style="dim"))
     table = _grid()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import resource
 import signal
+import subprocess
 import sys
 
 import pytest
-from commandline import CommandLine
+from commandline import EVENTBUS, CommandLine
 from test_cli_live import audit_lines
 
 
@@ -23,3 +24,38 @@ def test_a_served_bus_that_waits_for_a_full_disk_ends_at_the_first_signal(cli: C
     assert "recorded to log.jsonl" in done.err
     assert "log.jsonl: File too large\n  what was acknowledged is in the file" in done.err
     cli.run("verify", "log.jsonl")
+
+
+SLOW_IMPORT = """
+import os, signal, sys, weakref
+from opsml_eventbus_cli import entry
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            class Object: pass
+            thing = Object()
+            weakref.finalize(thing, os.kill, os.getpid(), signal.SIGINT)  # as in a callback of the import system
+            del thing
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["eventbus", "serve"]
+entry.main()
+"""
+
+
+@pytest.mark.parametrize("module", ["opsml_eventbus_cli.main", "typer", "opsml_eventbus.bus"])
+def test_ctrl_c_while_a_command_is_being_loaded_ends_it_without_a_traceback(cli: CommandLine, module: str) -> None:
+    program = SLOW_IMPORT.replace("{module}", module)
+    done = subprocess.run([EVENTBUS[0], "-c", program], capture_output=True, text=True, env=cli.env, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_ctrl_c_lets_a_command_without_a_loop_tidy_up(cli: CommandLine) -> None:
+    with (cli.folder / "big.jsonl").open("wb") as out:
+        out.writelines(line + b"\n" for line in audit_lines(1000) * 400)
+    verify = cli.terminal("verify", "big.jsonl").shows("verifying")
+    verify.press(b"\x03")
+    verify.end(130)
+    assert verify.raw.rfind(b"\x1b[?25h") > verify.raw.rfind(b"\x1b[?25l"), "the cursor is still hidden"

@@ -290,7 +290,7 @@ def test_every_finding_is_listed(cli: CommandLine) -> None:
 
 PEAK = """
 import sys
-from opsml_eventbus_cli.main import main
+from opsml_eventbus_cli.entry import main
 try:
     main()
 except SystemExit:
