@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh clone: `make demo` and `make test`.
-# With uv when it is there, with venv and pip when not; nothing outside this folder is touched.
+# With uv when it is there, with venv and pip when not. Outside this folder there are only temporary files (a live bus has
+# its socket there) and the installer's cache.
 
 PYTHON ?= python3
 VENV   ?= .venv

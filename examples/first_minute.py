@@ -51,6 +51,7 @@ def main() -> int:
 def steps(terminal: bool) -> int:
     folder = Path("demo")
     folder.mkdir(exist_ok=True)
+    os.environ["XDG_STATE_HOME"] = str(folder.absolute())  # a replay's bookmark; the bus is where other terminals look
     recording = str(folder / f"audit-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl")
     pretty = ["-o", "pretty"]
     failed = run(

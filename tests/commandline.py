@@ -35,7 +35,8 @@ class CommandLine:
         self._running: list[Running | Terminal] = []
         cut = {"EVENTBUS_ENDPOINT", "OPSML_TRACKING_URI", "NO_COLOR", "FORCE_COLOR", "COLUMNS"}
         self.env = {name: value for name, value in os.environ.items() if name not in cut}
-        self.env.update(XDG_RUNTIME_DIR=str(folder), TERM="xterm-256color", TMPDIR=str(folder), PYTHONWARNINGS="error")
+        self.env.update(XDG_RUNTIME_DIR=str(folder), XDG_STATE_HOME=str(folder / "state"), TMPDIR=str(folder))
+        self.env.update(TERM="xterm-256color", PYTHONWARNINGS="error")
 
     def run(self, *words: str, stdin: bytes | None = b"", check: int | None = 0, **env: str) -> Finished:
         """Run a command to its end. check: the exit code it must have."""

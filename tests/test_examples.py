@@ -53,7 +53,9 @@ def test_tap_a_program(cli: CommandLine) -> None:
 
 def test_first_minute_ends_by_itself_without_a_terminal(cli: CommandLine) -> None:
     env = {**cli.env, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{cli.env['PATH']}"}
-    out = run("first_minute.py", cwd=cli.folder, env=env)
+    del env["XDG_STATE_HOME"]
+    out = run("first_minute.py", cwd=cli.folder, env={**env, "HOME": str(cli.folder / "home")})
+    assert not (cli.folder / "home").exists(), "something outside its folder was touched"
     assert out.count("$ eventbus") == 3
     assert "↻" in out
     [recording] = (cli.folder / "demo").glob("*.jsonl")
