@@ -91,6 +91,7 @@ NOTICES = {
     "waiting": "{end}: waiting for a bus{detail} (Ctrl-C ends, --no-wait does not wait)",
     "connected": "{end}: connected{detail}",
     "disconnected": "{end}: the connection was lost; trying again{detail}",
+    "closed": "{end}: the bus was closed",
     "moved": "{end}{detail}",
     "error": "{end}{detail}",
     "recovered": "{end}: its writer was interrupted{detail}",

@@ -160,8 +160,8 @@ NOTHING_WRITTEN = Ack(0)
 class Notice:
     """Something an end wants its user to know while it goes on.
 
-    kind: `waiting` (nothing there yet), `connected`, `disconnected`, `moved` (a file was replaced), `error` (a poll
-    failed and will be tried again). end: its name. detail: one clause.
+    kind: `waiting` (nothing there yet), `connected`, `disconnected`, `closed` (a bus, in good order), `moved` (a file
+    was replaced), `error` (a poll failed and will be tried again). end: its name. detail: one clause.
     """
 
     kind: str

@@ -212,6 +212,14 @@ def test_a_tail_goes_on_with_a_gap_when_the_bus_comes_back(cli: CommandLine) -> 
     assert "an unknown number" in tail.stop().err
 
 
+def test_a_bus_that_was_closed_is_no_connection_that_was_lost(cli: CommandLine) -> None:
+    serve = cli.start("serve").says("served on")
+    tail = cli.start("tail").says("connected")
+    serve.stop()
+    tail.says("the bus was closed")
+    assert "lost; trying" not in tail.stop().err
+
+
 def test_a_tail_waits_for_a_bus_and_says_so(cli: CommandLine) -> None:
     assert "no bus there" in cli.run("tail", "--no-wait", check=1).err
     tail = cli.start("tail", "-n", "all").says("waiting for a bus")

@@ -181,7 +181,7 @@ def test_a_bus_that_is_not_there_is_waited_for_and_nothing_of_it_is_missed():
                         bus.publish(numbered(1, 3)[0])
                         await until(lambda: len(found.ids) == 4, "what came then")
                     await until(lambda: len(notices) == 4, "it waits again")
-        assert [notice.kind for notice in notices] == ["waiting", "connected", "disconnected", "waiting"]
+        assert [notice.kind for notice in notices] == ["waiting", "connected", "closed", "waiting"]
         assert found.gaps == []
 
     asyncio.run(main())

@@ -41,8 +41,8 @@ class TapSource(Source):
     """The events of the tap that `target` names.
 
     target: `unix:/path.sock`, a path, or a bare name: every live bus of that name in `folder`.
-    notify: told `waiting`, `connected`, `disconnected`. wait: where no bus is there, look until there is one; otherwise
-        that is Unreachable.
+    notify: told `waiting`, `connected`, `disconnected`, `closed`. wait: where no bus is there, look until there is one;
+        otherwise that is Unreachable.
     """
 
     def __init__(
@@ -176,13 +176,13 @@ class TapSource(Source):
         greeting = conversation.greeting
         place = self._places.setdefault(path, _Place(greeting.bus, greeting.at))
         try:
-            ended = await _read(conversation, place, arrivals)
+            end = await _read(conversation, place, arrivals)
         finally:
             self._conversations.discard(conversation)
             conversation.abort()
         if request.follow:
-            self._notify(Notice("disconnected", str(path)))
-        elif not ended:
+            self._notify(Notice("closed" if end == "closed" else "disconnected", str(path)))
+        elif end is None:
             raise Broken(str(path), "it hung up in the middle of its history")
 
 
@@ -190,8 +190,8 @@ def _over(start: Start, grace: int = 0) -> bool:
     return start.until is not None and time.time_ns() >= start.until + grace
 
 
-async def _read(conversation: Conversation, place: _Place, arrivals: asyncio.Queue[Batch | None]) -> bool:
-    """Until the server hangs up. Did it say that this is the end?"""
+async def _read(conversation: Conversation, place: _Place, arrivals: asyncio.Queue[Batch | None]) -> str | None:
+    """Until the server hangs up. Returns which end it said that this is, None: it did not say."""
     reading = _Reading(place)
     while lines := await conversation.lines():
         if place.bus != conversation.greeting.bus:
@@ -206,7 +206,7 @@ async def _read(conversation: Conversation, place: _Place, arrivals: asyncio.Que
                 await arrivals.put(reading.take())
         if reading.records or reading.seen:
             await arrivals.put(reading.take())
-    return reading.ended
+    return reading.end
 
 
 class _Reading:
@@ -218,7 +218,7 @@ class _Reading:
         self._last: Record | None = None  # the event that came last, if no note came after it
         self.records: list[Record] = []
         self.seen = 0
-        self.ended = False
+        self.end: str | None = None
 
     def add(self, line: bytes) -> None:
         record = Record(line=line)
@@ -234,7 +234,7 @@ class _Reading:
             self._told = note.seen
         if note.at is not None:
             self._place.at, self._last = note.at, None
-        self.ended = note.end is not None
+        self.end = note.end
 
     def take(self) -> Batch:
         """What there is, as a batch."""
