@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
-from . import values
+from . import places, values
 
 if TYPE_CHECKING:
     from opsml_eventbus.filter import Filter
@@ -153,7 +153,8 @@ class Output:
         return Notes(quiet=self.quiet, color=self.color)
 
     def sink(self) -> Sink:
-        """Standard output: drawn, or as JSON lines."""
+        """Standard output: drawn, or as JSON lines. Raises Broken: it is closed."""
+        places.named("-", "stdout")
         if self.pretty:
             from .render import Screen
 

@@ -6,26 +6,32 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .terminal import Notes
 
 DEFAULT_NAME = "default"
+CLOSED = {"stdin": "standard input is closed", "stdout": "standard output is closed"}
 
 
-def named(given: str) -> str:
-    """What was named. Raises UnknownEnd where that is nothing: a script's variable that is not set."""
+def named(given: str, dash: Literal["stdin", "stdout"] = "stdin") -> str:
+    """What was named. dash: what `-` stands for.
+
+    Raises UnknownEnd where nothing was: a script's variable that is not set. Raises Broken: `-`, and that is closed.
+    """
+    from opsml_eventbus.errors import Broken, UnknownEnd
+
     if not given:
-        from opsml_eventbus.errors import UnknownEnd
-
         raise UnknownEnd("''", "an empty text names no bus and no file")
+    if given == "-" and getattr(sys, dash) is None:
+        raise Broken("", CLOSED[dash])
     return given
 
 
 def endpoint(given: str | None = None) -> str:
     """The bus that is meant: the one given (see `named`), $EVENTBUS_ENDPOINT, the default bus."""
-    return os.environ.get("EVENTBUS_ENDPOINT") or DEFAULT_NAME if given is None else named(given)
+    return os.environ.get("EVENTBUS_ENDPOINT") or DEFAULT_NAME if given is None else named(given, "stdout")
 
 
 def source(given: str | None, notes: Notes) -> str:

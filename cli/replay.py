@@ -156,7 +156,9 @@ async def destination(to: str | None, output: Output, notes: Notes, *, append: b
     if to is not None:
         # What was killed while it wrote to a file goes on behind what is there.
         mode = "append" if append else "create"
-        async with open_sink(places.named(to), **places.context(mode=mode, notify=runner.notices(notes))) as sink:
+        async with open_sink(
+            places.named(to, "stdout"), **places.context(mode=mode, notify=runner.notices(notes))
+        ) as sink:
             yield sink
     else:
         async with hosted_bus(places.endpoint(), notes, patient=True) as bus:

@@ -252,10 +252,22 @@ def test_a_demo_faster_than_the_machine_can_be_stopped(cli: CommandLine) -> None
 
 
 def test_standard_streams_may_be_closed(cli: CommandLine, file: str) -> None:
-    for text, code in (("eventbus publish <&-", 2), (f"eventbus tail {file} >&-", 1)):
+    for text, code, said in (
+        ("eventbus publish <&-", 2, "name a type"),
+        (f"eventbus tail {file} >&-", 1, "standard output is closed"),
+        (f"eventbus tail {file} -o pretty >&-", 1, "standard output is closed"),
+        (f"eventbus replay {file} --speed max >&-", 1, "standard output is closed"),
+        (f"eventbus replay {file} --to - >&-", 1, "standard output is closed"),
+        ("eventbus tail - <&-", 1, "standard input is closed"),
+        ("eventbus record z.jsonl --from - <&-", 1, "standard input is closed"),
+        (f"eventbus record y.jsonl --from {file} <&- >&-", 0, "35 recorded"),
+    ):
         done = shell(cli, text)
         assert done.returncode == code, done.stderr
+        assert said in done.stderr
         assert "Traceback" not in done.stderr
+    assert not (cli.folder / "z.jsonl").exists()
+    assert len(cli.recorded("y.jsonl")) == 35
 
 
 def test_forty_columns_are_enough(cli: CommandLine, file: str) -> None:
