@@ -14,6 +14,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from opsml_eventbus.errors import ReaderGone
+
 if TYPE_CHECKING:
     from opsml_eventbus.flow import Ack, Batch, Notice, Report
 
@@ -77,9 +79,14 @@ async def _run(
 
 @contextlib.contextmanager
 def summed_up(report: Report, say: Callable[[], None]) -> Iterator[None]:
-    """Sum up at the end of the block, also when it fails after something was done: how far did it come?"""
+    """Sum up at the end of the block, also when it fails after something was done: how far did it come?
+
+    Not when our reader has gone in the middle of a batch: how much of it was shown is nothing we know.
+    """
     try:
         yield
+    except ReaderGone:
+        raise
     except Exception:
         if report.seen or report.shown:
             say()

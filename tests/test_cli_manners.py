@@ -344,6 +344,14 @@ def test_ctrl_c_works_without_a_standard_error(cli: CommandLine) -> None:
     assert done.stdout.split() == ["124"]  # timeout's own word for: it ended when it was told
 
 
+def test_what_a_reader_that_has_gone_was_shown_is_not_told(cli: CommandLine, file: str) -> None:
+    with (cli.folder / file).open("ab") as out:
+        out.writelines(line + b"\n" for line in audit_lines(2000, 100))
+    done = shell(cli, f"eventbus tail {file} -n all | head -3")
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr == ""
+
+
 def test_a_run_that_fails_half_way_says_how_far_it_came(cli: CommandLine, file: str) -> None:
     done = shell(cli, f"eventbus tail {file} -n all > /dev/full")
     assert done.returncode == 1
