@@ -20,6 +20,7 @@ from .traffic import Traffic
 
 if TYPE_CHECKING:
     from opsml_eventbus.filter import Filter
+    from opsml_eventbus.flow import Report
 
     from .terminal import Notes
 
@@ -42,39 +43,46 @@ def demo(
     from opsml_eventbus.stages import Tee
 
     notes = output.notes()
-    report = Report()
+    published, recorded = Report(), Report()
     shown = () if no_tail else (output.sink(),)
 
     async def work() -> None:
-        async with stage(places.endpoint(on), record, notes) as sink:
+        async with stage(places.endpoint(on), record, notes, published, recorded) as sink:
             with runner.Watch(notes, title="demo" if no_tail else "") as watch:
-                await pump(TrafficSource(seed, rate, count), Tee(sink, *shown), report=report, watch=watch)
+                await pump(TrafficSource(seed, rate, count), Tee(sink, *shown), watch=watch)
 
-    with runner.summed_up(report, lambda: notes.say(runner.summary(report, "published", f" (seed {seed})"))):
+    def say() -> None:
+        kept = f", {recorded.shown:,} recorded to {record}" if record else ""
+        notes.say(runner.summary(published, "published", f"{kept} (seed {seed})"))
+
+    with runner.summed_up(published, say):
         runner.run(work)
-    return runner.exit_code(report)
+    return runner.exit_code(published)
 
 
 @asynccontextmanager
-async def stage(endpoint: str, record: str | None, notes: Notes) -> AsyncIterator[Sink]:
-    """The live bus on this endpoint, or a bus of our own; recorded in either case when asked."""
+async def stage(
+    endpoint: str, record: str | None, notes: Notes, published: Report, recorded: Report
+) -> AsyncIterator[Sink]:
+    """The live bus on this endpoint, or a bus of our own; recorded in either case when asked. Both are counted."""
     from opsml_eventbus.endpoints.memory import BusSink
     from opsml_eventbus.endpoints.recorder import JournalSink
     from opsml_eventbus.endpoints.tap import TapSink, is_live
-    from opsml_eventbus.stages import Tee
+    from opsml_eventbus.stages import Counted, Tee
 
     path = socket(endpoint)
     if not is_live(path):
-        async with hosted_bus(endpoint, notes, record=record) as bus:
-            yield BusSink(bus)
+        async with hosted_bus(endpoint, notes, record=record, report=recorded) as bus:
+            yield Counted(BusSink(bus), published)
         return
     notes.say(f"publishing to the live bus on {path}")
     async with TapSink(f"unix:{path}", places.folder()) as live:
+        sink = Counted(live, published)
         if record is None:
-            yield live
+            yield sink
         else:
             async with JournalSink(places.named(record), notify=runner.notices(notes)) as file:
-                yield Tee(live, file)
+                yield Tee(sink, Counted(file, recorded))
 
 
 class TrafficSource(Source):

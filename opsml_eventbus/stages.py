@@ -7,19 +7,21 @@
     Paced       holds every event back until its time has come
     Committing  tells what the sink has acknowledged
 
+and some are Sinks: Tee (several as one), Counted (with a report of its own), Rehearsal (sends nothing).
+
 A stage hands `where` and `start` down, and commits through to what it is built on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
 from .event import Event
 from .filter import Filter
-from .flow import Ack, Batch, Notice, Notify, Position, Record, Sink, Source, Start, no_notice
+from .flow import Ack, Batch, Notice, Notify, Position, Record, Report, Sink, Source, Start, no_notice
 from .pacing import Pacer
 
 LONG_WAIT = 5_000_000_000  # ns; a pause longer than this is explained to whoever watches
@@ -258,10 +260,43 @@ class Tee(Sink):
         refusals = next((ack.refusals for ack in acks if ack.refusals), ())
         return Ack(len(batch.records), all(ack.durable for ack in acks), refusals)
 
+    def hasten(self) -> None:
+        """All of them."""
+        for sink in self._sinks:
+            sink.hasten()
+
     async def close(self) -> None:
         """All of them."""
         for sink in self._sinks:
             await sink.close()
+
+
+class Counted(Sink):
+    """A sink, and a report of what it acknowledged: within a Tee that fails, one has taken what another has not."""
+
+    def __init__(self, sink: Sink, report: Report) -> None:
+        self._sink = sink
+        self._report = report
+        self.name = sink.name
+
+    def pieces(self, batch: Batch) -> Iterable[Batch]:
+        """As the sink takes it."""
+        return self._sink.pieces(batch)
+
+    async def write(self, batch: Batch) -> Ack:
+        """See Sink."""
+        self._report.seen += batch.seen
+        ack = await self._sink.write(batch)
+        self._report.add(batch, ack)
+        return ack
+
+    def hasten(self) -> None:
+        """Pass it on."""
+        self._sink.hasten()
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._sink.close()
 
 
 class Rehearsal(Sink):

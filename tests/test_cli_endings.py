@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import select
 import signal
 import subprocess
 import sys
 
 import pytest
-from commandline import EVENTBUS, CommandLine
+from commandline import EVENTBUS, CommandLine, until
 from test_cli_live import audit_lines
 
 
@@ -24,6 +26,32 @@ def test_a_served_bus_that_waits_for_a_full_disk_ends_at_the_first_signal(cli: C
     assert "recorded to log.jsonl" in done.err
     assert "log.jsonl: File too large\n  what was acknowledged is in the file" in done.err
     cli.run("verify", "log.jsonl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's limits can be set on Linux only")
+@pytest.mark.parametrize("live", [False, True], ids=["a bus of its own", "a live bus"])
+def test_a_demo_whose_disk_is_full_says_how_much_is_on_it(cli: CommandLine, live: bool) -> None:
+    if live:
+        cli.start("serve").says("served on")
+    demo = cli.start("demo", "--record", "log.jsonl", "--rate", "50")
+    until(lambda: len(cli.recorded("log.jsonl")) > 2, "the first events")
+    resource.prlimit(demo.process.pid, resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))
+    said = demo.end(check=1).err
+    assert f"{len(cli.recorded('log.jsonl'))} recorded to log.jsonl" in said
+    assert "File too large" in said
+
+
+def test_an_event_that_is_published_but_not_shown_yet_is_counted(cli: CommandLine) -> None:
+    read, write = os.pipe()
+    try:
+        demo = cli.start("demo", "--record", "log.jsonl", "--rate", "2000", stdout=write)
+        until(lambda: select.select([], [write], [], 0)[1] == [], "a reader that does not read")
+        done = demo.stop()
+        recorded = len(cli.recorded("log.jsonl"))
+        assert f"{recorded:,} published, 0 lost, {recorded:,} recorded" in done.err
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 SLOW_IMPORT = """
