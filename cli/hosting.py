@@ -23,12 +23,14 @@ CAPACITY = 4096  # events a lane: some seconds of a busy server; 40 MB when all 
 
 def socket(endpoint: str) -> Path:
     """The socket that an endpoint's text names. Raises UnknownEnd, Refused."""
-    from opsml_eventbus.endpoints import TAP, scheme_of
+    from opsml_eventbus.endpoints import FILE, TAP, scheme_of
     from opsml_eventbus.endpoints.tap import ensure_folder, socket_path
     from opsml_eventbus.errors import UnknownEnd
 
-    if scheme_of(endpoint) is not TAP:
-        raise UnknownEnd(endpoint.partition("://")[0], "a bus is served on a socket:", (TAP.form,))
+    scheme = scheme_of(endpoint)
+    if scheme is not TAP:
+        forms = (f"unix:{endpoint}",) if scheme is FILE else (TAP.form,)
+        raise UnknownEnd(endpoint.partition("://")[0], "a bus is served on a socket:", forms)
     if endpoint.startswith("unix:"):
         return Path(endpoint.removeprefix("unix:"))
     folder = places.folder()

@@ -41,6 +41,9 @@ THERE = {
     "replay": "--resume goes on with a replay that was stopped; else name another file",
 }
 
+# How Typer's parser begins a sentence that we end.
+PARSER_WORDS = {"Value error, ": "", "Input should be": "it should be"}
+
 EXAMPLES = (
     ("eventbus demo", "something alive, in this terminal"),
     ("eventbus tail --type audit --status denied", "watch it from another"),
@@ -70,6 +73,8 @@ def _dispatch(arguments: list[str]) -> int:
         ["--show-completion"],
     ):
         return _invoke(whole(), arguments, "eventbus")
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         from .overview import show
 
@@ -147,6 +152,8 @@ def _invoke(app: Callable[..., Any], arguments: list[str], program: str) -> int:
 
 def _clause(error: Any) -> str:
     text = str(error.format_message()).strip().rstrip(".")
+    for theirs, ours in PARSER_WORDS.items():
+        text = text.replace(f": {theirs}", f": {ours}")
     return text[0].lower() + text[1:] if text else "wrong usage"
 
 

@@ -68,6 +68,10 @@ def file(cli: CommandLine) -> str:
         (["publish", "eventbus.gap"], 2, "bus's own"),
         (["publish", "audit"], 1, "eventbus serve"),
         (["serve", "--on", "a/b.jsonl"], 2, "socket"),
+        (["serve", "--on", "/tmp/x.sock"], 2, "known: unix:/tmp/x.sock"),
+        (["tail", "--count", "0"], 2, "'--count': it should be greater than or equal to 1"),
+        (["record", "x.jsonl", "--from", "-", "--compress", "bzip2"], 2, "'--compress': 'bzip2' is not one of"),
+        (["help", "tial"], 2, "did you mean 'tail'?"),
         (["serve", "--append"], 2, "--append: nothing is written without --record FILE"),
         (["serve", "--fsync", "always"], 2, "--fsync: nothing is written without --record FILE"),
         (["serve", "--rotate-size", "5MB"], 2, "--rotate-size: nothing is written without --record FILE"),
@@ -405,6 +409,7 @@ def test_every_command_explains_itself(cli: CommandLine, command: str) -> None:
     text = cli.run(command, "--help").out.decode()
     assert f"eventbus {command}" in text
     assert "Usage" in text
+    assert cli.run("help", command).out.decode() == text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
