@@ -160,10 +160,10 @@ def _audit(line: Text, data: AuditEvent) -> None:
     line.append(f"{_value(data.status):<7} ", STATUS_STYLES.get(data.status, "yellow"))
     line.append(f"{_value(data.operation):<7}", "bold")
     _field(line, f"{_value(data.registry_type or data.resource_type):<12}", "cyan")
+    _field(line, f"~{data.username}", "yellow")  # before the route, which may be long: who did it is not cut off
     _field(line, data.route)
     if data.error_message is not None:
         _field(line, f"— {data.error_message}", "red")
-    _field(line, f"~{data.username}", "yellow")
     _field(line, f"~{data.client_ip}", "dim yellow")
     if data.resource_id not in data.route:
         _field(line, data.resource_id, "dim")

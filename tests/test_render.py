@@ -103,7 +103,8 @@ def test_markup_and_emoji_codes_are_shown_as_they_are() -> None:
 
 def test_claimed_fields_are_marked() -> None:
     output = drawn([Event("1", "opsml", "audit", 0, AuditEvent(username="root", client_ip="10.0.0.1"))], 200, "never")
-    assert "~root ~10.0.0.1" in output
+    assert "~root " in output
+    assert " ~10.0.0.1" in output
 
 
 def test_a_payload_that_does_not_fit_its_type_is_still_shown() -> None:
@@ -131,6 +132,17 @@ def test_the_date_is_shown_once_a_day() -> None:
 
 def test_no_color_means_no_escape_at_all() -> None:
     assert "\x1b" not in drawn([Event("1", "opsml", "audit", 0, AuditEvent(status="Denied"))], 80, "never")
+
+
+def test_eighty_columns_show_who_did_what_however_long_the_route_is() -> None:
+    data = AuditEvent(
+        username="support-agent",
+        operation="Read",
+        route="/opsml/api/v1/skill/pricing/sql-review/1.2.0",
+        status="Denied",
+    )
+    [_day, line] = drawn([Event("1", "opsml", "audit", 0, data)], 80, "never").splitlines()
+    assert re.search(r"Denied +Read +.*~support-agent /opsml", line)
 
 
 def test_notes_and_complaints_are_safe_too(capsys: pytest.CaptureFixture[str]) -> None:
