@@ -6,7 +6,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options
+from . import options, places
 from .options import Output, takes
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def verify(
     from .terminal import Progress
 
     notes = output.notes()
+    places.named(file)
     head = options.parsed("--expect", parse_head, expect)
     key = None if public_key is None else options.readable("--public-key", public_key)
     with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:

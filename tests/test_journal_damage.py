@@ -14,7 +14,7 @@ from journal_support import event, ids, independent_verifier, lines, make, open_
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.endpoints.journal import JournalSource
-from opsml_eventbus.errors import JournalRefused
+from opsml_eventbus.errors import JournalDamaged, JournalRefused
 from opsml_eventbus.event import Event
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.journal import (
@@ -115,6 +115,14 @@ def test_an_emptied_live_file_is_torn_under_any_policy(tmp_path):
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b"")
     assert verify_journal(path).exit == independent_verifier()(path) == 3
+
+
+def test_a_time_that_is_no_text_in_a_first_line_is_damage_to_a_writer(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1, 2]], close=True)
+    at = path.read_bytes().index(b'"time":"') + 16
+    path.write_bytes(path.read_bytes()[:at] + b"\xb2" + path.read_bytes()[at + 1 :])
+    with pytest.raises(JournalDamaged):
+        write(path, [event(3)])
 
 
 def test_who_goes_on_behind_an_emptied_live_file_says_so_in_the_log(tmp_path):

@@ -195,7 +195,7 @@ def _only_log(folder: Path) -> Path:
     if len(logs) != 1:
         names = sorted(path.name for path in logs)
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
-        reason = f"{len(names)} logs in this folder: {shown}" if names else "no log in this folder"
+        reason = f"{len(names)} logs in this folder, name one: {shown}" if names else "no log in this folder"
         raise JournalRefused(str(folder), reason, names)
     return logs.pop()
 

@@ -180,7 +180,7 @@ def begins_as_journal(segment: Segment) -> bool:
 
 
 def read_opened(segment: Segment) -> tuple[Open, int] | None:
-    """The open record of a file and when it was written (ns), None where it has none."""
+    """The open record of a file and when it was written (ns), None where it has none. Raises as `read_open`."""
     with closing(segment.open()) as stream:
         line = b""
         while b"\n" not in line and len(line) < _FIRST_LINE_BYTES and (part := stream.read(4096)):
@@ -188,4 +188,4 @@ def read_opened(segment: Segment) -> tuple[Open, int] | None:
     line, newline, _ = line.partition(b"\n")
     control = read_control(line) if newline else None
     text = time_text(line)
-    return (control, parse_time(text.decode()) if text else 0) if isinstance(control, Open) else None
+    return (control, parse_time(text.decode("ascii", "replace")) if text else 0) if isinstance(control, Open) else None
