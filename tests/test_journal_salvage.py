@@ -246,3 +246,25 @@ def test_a_writer_that_comes_in_while_a_log_without_a_live_file_is_mended_is_kep
     monkeypatch.setattr(type(log), "rename", rename)
     repair(log)
     assert tried == [log]
+
+
+# ── large ones ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("copied", ["a block in the middle", "each second line"])
+def test_a_long_file_with_lines_of_its_own_put_behind_it_has_each_once(tmp_path, copied):
+    path = make(tmp_path / "audit.jsonl", [range(2000), range(2000, 2010)], rotate_after=(1,))
+    first = list_log(path).sealed[0].path
+    lines = rows(first)
+    more = lines[700:1500] if copied == "a block in the middle" else lines[1:-1:2]
+    put(first, [*lines[:-1], *more, lines[-1]])
+    assert mended(path) == [f"e{number}" for number in range(2010)]
+
+
+def test_two_long_ways_on_from_one_line_are_both_kept(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [range(1000), range(1000, 2000)])
+    before = rows(path)
+    put(path, before[:1001])
+    write(path, [event(number) for number in range(3000, 4000)])
+    put(path, [*before, *rows(path)])
+    assert mended(path) == [f"e{number}" for number in (*range(2000), *range(3000, 4000))]

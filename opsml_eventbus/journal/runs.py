@@ -10,13 +10,14 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from io import FileIO
 
 from .format import CHAIN_BYTES, Head, Open, Place, Pruned, Seal, is_control, link, peek_control, read_chain, read_place
 from .lines import Block, read_blocks
 from .segments import Segment
 
 _TOGETHER = b'"}{"specversion":'
-_REMEMBERED = 256  # chain values of a run: most runs between two damages are short, and looked at often
+_EVERY = 256  # lines of a run: so many chain values are kept, and every so many-th of a long one that is looked into
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +40,8 @@ class Run:
     proved: bool = False
     bare: bool = False
     _chains: list[bytes] = field(default_factory=list)
+    _marks: list[tuple[int, bytes]] = field(default_factory=list)
+    _window: tuple[int, list[bytes]] = (-1, [])  # what was looked into last: who asks, asks on from there
 
     def follows(self, chain: bytes) -> bool:
         """Does the first line join a line of this chain value?"""
@@ -51,27 +54,39 @@ class Run:
             return self._chains[at]
         if seq == self.last.seq:
             return self.last.chain
-        return next(itertools.islice(self.places(), at, None))[1]
+        if self._window[0] != at // _EVERY:
+            places = itertools.islice(self.places(seq - at % _EVERY), _EVERY)
+            self._window = at // _EVERY, [chain for _, chain, _ in places]
+        return self._window[1][at % _EVERY]
 
-    def places(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """Each line, with its seq and chain value."""
-        chain = b""
-        known = self._chains[:1]
-        lines = (found for block in blocks_of(self.segment, self.offset, self.end) for found in _lines_of(block))
-        for seq, (line, _) in enumerate(lines, self.first):
-            if chain:
-                chain = link(chain, line[:-CHAIN_BYTES])
-            elif known:
-                chain = known[0]
-            elif (place := read_place(line)) is not None:
-                chain = place.chain
-            yield seq, chain, line
+    def places(self, seq: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
+        """Each line, with its seq and chain value, from a seq on."""
+        at = max(0, seq - self.first)
+        if at >= _EVERY and not self._marks:
+            lines = self._read(0, self.offset)
+            self._marks = [(offset, chain) for index, offset, chain, _ in lines if index % _EVERY == 0]
+        offset, chain = self._marks[at // _EVERY] if at >= _EVERY else (self.offset, b"")
+        for index, _, value, line in self._read(at - at % _EVERY, offset, chain):
+            if index >= at:
+                yield self.first + index, value, line
+
+    def _read(self, index: int, offset: int, chain: bytes = b"") -> Iterator[tuple[int, int, bytes, bytes]]:
+        """Each line from the one of that index on, which begins at `offset` and leaves the chain at `chain`, where that
+        is known: index, offset, chain value, bytes."""
+        lines = (found for block in blocks_of(self.segment, offset, self.end) for found in _lines_of(block))
+        before, value = b"", chain or (self._chains[0] if self._chains else b"")
+        for at, (line, end) in enumerate(lines, index):
+            if before:
+                value = link(before, line[:-CHAIN_BYTES])
+            elif not value and (place := read_place(line)) is not None:
+                value = place.chain
+            yield at, offset, value, line
+            before, offset = value, end
 
     def add(self, line: bytes, head: Head, end: int) -> None:
         """The next line, which leaves the chain at `head`; the next byte behind it."""
         self.last, self.end, self.sealed = head, end, False
-        if len(self._chains) < _REMEMBERED:
-            self._chains.append(head.chain)
+        self._remember(head.chain)
         if not is_control(line):
             self.events += 1
             return
@@ -91,11 +106,14 @@ class Run:
     def take(self, more: Run) -> None:
         """What follows is one line, which joins."""
         self.last, self.end, self.sealed = more.last, more.end, more.sealed
-        if len(self._chains) < _REMEMBERED:
-            self._chains.append(more.last.chain)
+        self._remember(more.last.chain)
         self.events += more.events
         self.log = self.log or more.log
         self.pruned |= more.pruned
+
+    def _remember(self, chain: bytes) -> None:
+        if len(self._chains) < _EVERY:
+            self._chains.append(chain)
 
 
 def agreed(one: Run, other: Run) -> int:
@@ -105,12 +123,8 @@ def agreed(one: Run, other: Run) -> int:
         return 0
     if one.chain_at(last) == other.chain_at(last):
         return last  # a chain value stands for all that is before it
-    both = zip(_chains_from(one, first), _chains_from(other, first), strict=False)
-    return first + sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both)) - 1
-
-
-def _chains_from(run: Run, seq: int) -> Iterator[bytes]:
-    return (chain for at, chain, _ in run.places() if at >= seq)
+    both = zip(one.places(first), other.places(first), strict=False)
+    return first + sum(1 for _ in itertools.takewhile(lambda pair: pair[0][1] == pair[1][1], both)) - 1
 
 
 def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = None) -> Iterator[Run]:
@@ -192,6 +206,8 @@ def blocks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[
         return data
 
     with closing(segment.open()) as stream:
+        if isinstance(stream, FileIO):
+            position = stream.seek(start)
         while position < start and read(min(1 << 20, start - position)):
             pass
         yield from read_blocks(read, start)

@@ -90,9 +90,7 @@ class Salvage:
             if missing > 0 and not only_a_record and part.start not in self._pruned:
                 yield self._gap()
             self._spoilt += part.spoilt and not is_control(part.run.body)
-            for seq, _, line in part.run.places():
-                if seq < part.start:
-                    continue
+            for _, _, line in part.run.places(part.start):
                 control = peek_control(line) if is_control(line) else None
                 if isinstance(control, Pruned | Recovered):  # what they say of the log is still true
                     yield control_line(control, self._now)
