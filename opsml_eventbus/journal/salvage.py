@@ -10,7 +10,7 @@ with the same seqs and other events are both kept: somebody went on behind a cop
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
@@ -24,6 +24,8 @@ from .diagnosis import Diagnosis
 from .format import Pruned, Recovered, control_line, is_control, peek_control
 from .lines import Block
 from .runs import Run, agreed, blocks_of, read_runs
+
+_NEAR = 16  # runs on each side that have a say in where one belongs: enough, and no more when there are thousands
 
 
 class Salvage:
@@ -213,33 +215,36 @@ def _each_once(
 
 def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], groups: _Groups) -> Iterator[Run]:
     """The runs that join nothing of the log and fit: into a hole of it, wherever they stand, or before or behind all of
-    it, if that is where they stand."""
+    it, unless more lines in their file say otherwise by where they stand."""
     kept = {part.run: part.start for part in own}
-    sure = [(run.first, run.last.seq, -1, -1) for run in found.had]  # first and last seq, in which file, which run
-    loose = list[tuple[int, int, Run]]()
+    taken = _Seqs([*((run.first, run.last.seq) for run in found.had), *((kept[run], run.last.seq) for run in kept)])
+    least, most = taken.bounds
+    loose = list[tuple[int, int, Run]]()  # in which file, at which place
+    places = [[(at, run) for at, run in enumerate(file) if run in kept] for file in files]
     for number, file in enumerate(files):
         strange = False  # what stands before it in this file is another log's
         for at, run in enumerate(file):
-            if run in kept:
-                sure.append((kept[run], run.last.seq, number, at))
-            elif run not in groups.own and run not in groups.foreign and not strange:
+            if run not in groups.own and run not in groups.foreign and not strange:
                 loose.append((number, at, run))
             strange = run in groups.foreign or (strange and run not in groups.own)
-    taken = _Seqs((first, last) for first, last, *_ in sure)
-    nothing = (0, 0, -1, -1)
-    least, most = min(sure, default=nothing), max(sure, key=lambda found: found[1], default=nothing)
     # The longest first: of two that contradict each other it is the less likely to have been put there.
     for number, at, run in sorted(loose, key=lambda found: (found[2].first - found[2].last.seq, found[2].first)):
-        first, last = run.first, run.last.seq
-        if taken.any(first, last) or (found.had and first < least[0]):
+        if taken.any(run.first, run.last.seq) or (found.had and run.first < least):
             continue
-        if (first < least[0] and (number, at) > least[2:] and number == least[2]) or (
-            first > most[1] and (number, at) < most[2:] and number == most[2]
-        ):
+        if not least < run.first < most and _misplaced(run, at, places[number]):
             continue
-        taken.add(first, last)
-        least, most = min(least, (first, last, number, at)), max(most, (first, last, number, at), key=lambda it: it[1])
+        taken.add(run.first, run.last.seq)
+        insort(places[number], (at, run), key=lambda place: place[0])
         yield run
+
+
+def _misplaced(run: Run, at: int, places: Sequence[tuple[int, Run]]) -> bool:
+    """Do the runs near it in its file that have lower seqs and stand behind it, or the other way round, hold as many
+    lines as it has?"""
+    index = bisect_left(places, at, key=lambda place: place[0])
+    near = places[max(0, index - _NEAR) : index + _NEAR]
+    wrong = (other for place, other in near if (place < at) != (other.first < run.first))
+    return sum(other.last.seq - other.first + 1 for other in wrong) > run.last.seq - run.first
 
 
 def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], own: AbstractSet[Run]) -> bool:
@@ -261,6 +266,11 @@ class _Seqs:
             else:
                 self._firsts.append(first)
                 self._lasts.append(last)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest."""
+        return (self._firsts[0], self._lasts[-1]) if self._firsts else (0, 0)
 
     def add(self, first: int, last: int) -> None:
         """Seqs none of which is taken yet."""
