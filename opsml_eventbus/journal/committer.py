@@ -1,6 +1,5 @@
 """The thread that owns a log's file. Group commit: whatever was queued while the last batch was written and synced is
-the next batch; strictly write, sync, acknowledge, next. A second thread compresses and removes finished files, so that
-nobody's acknowledgement waits for that.
+the next batch; strictly write, sync, acknowledge, next.
 
 However this thread ends, everyone who waits for it is answered.
 """
@@ -21,13 +20,14 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
-from .compress import compress_segment, remove_leftovers, remove_segment
+from .compress import remove_leftovers
 from .disk import Lock, make_folder
 from .format import PLACE_BYTES, Head, Tally, format_bound
 from .live import Fsync, LiveFile, Notice, Notify, State
 from .recovery import Recovery, open_live
-from .segments import Segment, list_log
+from .segments import list_log
 from .sign import Signer
+from .tidying import Tidy, why
 
 logger = logging.getLogger("opsml_eventbus")
 
@@ -114,7 +114,7 @@ class Committer:
         self._closing = threading.Event()
         self._lock: Lock | None = None
         self._file: LiveFile | None = None
-        self._tidy = _Tidy(path, policy.compress, self._note)
+        self._tidy = Tidy(path, policy.compress, self._note)
         self.failure: EventError | None = None
         self.head = Head()
         self.durable = 0
@@ -419,7 +419,7 @@ class Committer:
                 for segment in file.declare_pruned(self._policy.keep):
                     self._tidy.remove(segment)
             except (WriteRefused, OSError, EOFError, ValueError) as error:
-                self._note("pruning", f"put off: {_why(error)}")
+                self._note("pruning", f"put off: {why(error)}")
             self._publish(file)
         if self._policy.compress is not None:
             for segment in list_log(self.path).sealed:
@@ -454,10 +454,6 @@ def _tally(lines: Sequence[bytes], batch: Iterable[Append]) -> Tally:
     return Tally(len(lines), min(texts).decode(), max(texts).decode())
 
 
-def _why(error: Exception) -> str:
-    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
-
-
 def _size(job: Append) -> int:
     """Bytes that its lines take in the file."""
     return job.size + PLACE_BYTES * len(job.lines)
@@ -481,52 +477,3 @@ def _resolve(results: Iterable[tuple[asyncio.Future[Ack], Ack]]) -> None:
 def _reject(future: asyncio.Future[Ack], error: EventError) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-class _Tidy:
-    """Compressing and removing finished files, in order, in a thread that is started when there is something to do.
-
-    What fails is told and left: the plain file is still there, and the next rotation or start tries again.
-    """
-
-    def __init__(self, path: Path, compression: str | None, note: Callable[[str, str], None]) -> None:
-        self._path = path
-        self._compression = compression
-        self._note = note
-        self._jobs: queue.SimpleQueue[tuple[str, Segment] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._queued: set[Path] = set()
-
-    def compress(self, segment: Segment) -> None:
-        if segment.path not in self._queued:
-            self._queued.add(segment.path)
-            self._put("compression", segment)
-
-    def remove(self, segment: Segment) -> None:
-        self._put("pruning", segment)
-
-    def stop(self) -> None:
-        """Finish what was asked for. The log stays locked until then."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
-
-    def _put(self, kind: str, segment: Segment) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"journal {self._path.name}: tidy", daemon=True)
-            self._thread.start()
-        self._jobs.put((kind, segment))
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            kind, segment = job
-            try:
-                if kind == "pruning":
-                    remove_segment(segment)
-                    self._note("pruned", f"removed {segment.path.name}")
-                elif self._compression is not None and segment.path.exists():
-                    compress_segment(segment, self._compression)
-            except (OSError, ValueError, EOFError, EventError) as error:
-                self._note(kind, f"{segment.path.name} is left as it is: {_why(error)}")
-            finally:
-                self._queued.discard(segment.path)

@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused, WriteRefused
 from ..event import new_id
-from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder, write_all
+from .aside import PENDING_SUFFIX, keep_aside, measure
+from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder
 from .format import (
     CONTROL_AT,
     CONTROL_MARK,
@@ -50,7 +50,6 @@ from .sign import Signer
 from .succession import NOT_THE_FILES, peek_open, read_opened
 from .walk import Finding, Walk
 
-PENDING_SUFFIX = ".pending"  # a torn tail was copied aside; its `recovered` record is not known to be on disk
 _TAIL_BYTES = 64 << 10
 _BEGINNING = b'{"specversion":"1.0","id":"'
 
@@ -334,49 +333,13 @@ class _Opening:
         for path in pending:
             final = path.with_name(path.name.removesuffix(PENDING_SUFFIX))
             if b'"%b"' % final.name.encode() not in file.tail(_TAIL_BYTES):
-                size, digest = _measure(path)
+                size, digest = measure(path)
                 offset = file.state.size if self.cut_at is None else self.cut_at
                 file.record(Recovered(size, offset, final.name, digest))
             path.rename(final)
             self.kept = final
         sync_folder(self.live.parent)
         return True
-
-
-def keep_aside(
-    live: Path, word: str, read: Callable[[int, int], bytes], start: int, end: int, *, pending: str = PENDING_SUFFIX
-) -> Path:
-    """Copy bytes to `<name>.<word>-<time><pending>`, on disk with its name. Raises JournalFailed."""
-    base = f"{live.name}.{word}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    for attempt in range(1000):
-        name = base if attempt == 0 else f"{base}.{attempt}"
-        path = live.with_name(name + pending)
-        if not path.exists() and not live.with_name(name).exists():
-            break
-    try:
-        descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            while start < end and (data := read(start, min(1 << 20, end - start))):
-                write_all(descriptor, data)
-                start += len(data)
-            sync(descriptor)
-        finally:
-            os.close(descriptor)
-        sync_folder(live.parent)
-    except OSError as error:
-        if not isinstance(error, FileExistsError):  # that one is an earlier copy
-            path.unlink(missing_ok=True)
-        raise JournalFailed(str(live), f"what has to be cut cannot be kept aside: {error.strerror}") from error
-    return path
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    digest, size = sha256(), 0
-    with path.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            digest.update(data)
-            size += len(data)
-    return size, digest.hexdigest()
 
 
 def _may_be_torn_open(path: Path) -> bool:

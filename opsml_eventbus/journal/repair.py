@@ -22,11 +22,12 @@ from pathlib import Path
 
 from ..errors import JournalFailed
 from ..event import new_id
+from .aside import keep_aside
 from .diagnosis import Diagnosis, diagnose
 from .disk import Lock, hold, open_file, sync, sync_folder, write_all
 from .format import Recovered, control_line, is_control, peek_control, write_lines
 from .live import open_record
-from .recovery import keep_aside, open_live
+from .recovery import open_live
 from .runs import blocks_of
 from .salvage import Salvage
 from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
