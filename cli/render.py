@@ -242,7 +242,7 @@ def verdict(word: str, of: str) -> str:
         "sound": "sound: nothing was altered",
         "torn": "torn: its end was cut off by a crash; nothing that was known to be on disk is touched",
         "unchained": "no chain: nothing can be said about it",
-        "unsigned": "not signed: its heads carry no signature of this key",
+        "unsigned": "not all signed: no signature of this key covers some of it",
         "tampered": "TAMPERED: it is not what was written",
     }
     return f"{of}: {meaning.get(word, word)}"
