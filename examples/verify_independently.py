@@ -40,7 +40,8 @@ def verify(live):
         damaged, lost, events, before, seal = False, False, 0, seal, None
         for number, line in enumerate(lines[:-1]):
             if not (place := PLACE.search(line)) or b"\0" in line or len(line) > (1 << 20) + 132:
-                torn, damaged, lost = [*torn, seq + 1], True, True
+                torn.append(seq + 1)
+                damaged, lost = True, True
                 continue
             at, mark, value = int(place[1]), int(place[2]), bytes.fromhex(place[3].decode())
             record = {}
@@ -49,28 +50,26 @@ def verify(live):
             name, data = record.get("type", "")[17:], record.get("data", {})
             if number == 0 and name == "open":
                 tampered |= data["format"] != 1 or data["first"] != at or first not in (None, at)
-                tampered |= log not in ("", data["log"]) or (at == seq + 1 and data["sealed"] not in (None, before))
+                tampered |= log not in ("", data["log"])
+                tampered |= before is not None and data["sealed"] not in (None, before)
                 gaps |= {(at, data["previous"])} if at != seq + 1 else set()
                 tampered |= at <= seq or (at == seq + 1 and not damaged and data["previous"] != chain.hex())
                 seq, chain, log, fsync = at - 1, bytes.fromhex(data["previous"]), data["log"], data["fsync"]
             joins = link(chain, line[: place.start(3) - 10]) == value
             tampered |= at != seq + 1 and (joins or not lost or at <= seq)  # deleted, repeated, swapped
             tampered |= joins and (not stated <= mark < at or seal is not None or (number == 0) != (name == "open"))
-            torn, damaged = (torn, damaged) if joins else ([*torn, seq + 1], True)
-            events, joined = events + (joins and not name), joined + joins
+            torn += [seq + 1] * (not joins)
+            damaged, events, joined = damaged or not joins, events + (joins and not name), joined + joins
             if joins and name in ("checkpoint", "seal"):
                 tampered |= not damaged and data["tally"]["events"] != events
                 seal = data["tally"] if name == "seal" else None
             pruned |= {(data["before"], data["chain"])} if joins and name == "pruned" else set()
             seq, chain, lost, stated = at, value, False, max(stated, mark if mark < at else 0)
-        if not any(map(PLACE.search, lines)):  # a crash leaves no more of a file than a part of its first line
-            torn, tampered = (
-                [*torn, seq + 1],
-                tampered or (joined > 0 and len(lines) > 1 and fsync not in ("", "never")),
-            )
-        torn += [seq + 1] * bool(lines[-1] or (first is not None and seal is None))
-        if first is not None and fsync != "never":  # it got its name when all of it was on disk
-            durable = max(durable, seq, *torn)
+        strange = not any(map(PLACE.search, lines))  # a crash leaves no more of a file than a part of its first line
+        tampered |= strange and joined > 0 and len(lines) > 1 and fsync not in ("", "never")
+        torn += [seq + 1] * bool(strange or lines[-1] or (first is not None and seal is None))
+        # A finished file got its name when all of it was on disk.
+        durable = max(durable, seq, *torn) if first is not None and fsync != "never" else durable
     durable, tampered = max(durable, stated), tampered or not gaps <= pruned
     return 5 if tampered or any(at <= durable for at in torn) else 3 if torn or not joined else 0
 

@@ -15,6 +15,7 @@ import zlib
 
 PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}')
 ZEROS = bytes(32)
+LONGEST = (1 << 20) + 132  # bytes of a line
 END = re.compile(PLACE.pattern + rb"\Z")
 LOST_END = re.compile(PLACE.pattern + rb'[\0\r\t ]*(?=\{"specversion":|\Z)')  # of a line without its newline
 CONTROL = re.compile(rb'.{63}","source":"eventbus\.journal","type":"eventbus\.journal\.([^"]*)"', re.DOTALL)
@@ -60,8 +61,11 @@ def verify(live):
         lines, here, events, opened, before, seal = data.split(b"\n"), [], 0, False, seal, None
         for number, line in enumerate(lines):
             ended, begin, whole = number < len(lines) - 1, 0, END.search(line)
-            if not whole or not ended or b"\0" in line or len(line) > (1 << 20) + 132:
-                here, lost = ([*here, seq + 1], True) if line or ended else (here, lost)
+            if not whole or not ended or b"\0" in line or len(line) > LONGEST:
+                if line or ended:
+                    here.append(seq + 1)
+                    lost = True
+                line = line[:4096] if len(line) > LONGEST else line
                 for match in LOST_END.finditer(line):
                     at, mark, value = place(match)
                     joins = at == seq + 1 and link(chains[0], match, begin) == value
@@ -93,7 +97,7 @@ def verify(live):
                     tampered |= not here and record["tally"].get("events") != events
                     seal = record["tally"] if name == b"seal" else seal
                 pruned |= {(record["before"], record["chain"])} if record and name == b"pruned" else set()
-            here = here if joins else [*here, seq + 1]
+            here += [seq + 1] * (not joins)
             seq, chains, lost = at, [value, *given[: not joins and at == seq + 1]], False
             stated = max(stated, mark if mark < at else 0)
         if joined and not PLACE.search(data):  # a crash leaves no whole lines of another kind

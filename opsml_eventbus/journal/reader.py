@@ -294,10 +294,10 @@ class JournalReader:
         file = self._file
         assert file is not None
         try:
-            block = self._block(file)
+            block = self._block(file, portion)
             if block is None and not file.sealed_name and file.moved():
                 # Renamed: by a rotation after we looked (then its seal is there now), or by someone else.
-                block = self._block(file)
+                block = self._block(file, portion)
                 if block is None and not self._sealed:
                     self._finished = self.moved = True
                     return True
@@ -332,12 +332,15 @@ class JournalReader:
         file.keep(block)
         return True
 
-    def _block(self, file: PlainFile | PackedFile) -> Block | None:
+    def _block(self, file: PlainFile | PackedFile, portion: Portion) -> Block | None:
         """The next lines of the file, behind what it still holds of those before."""
         block = file.block()
         while (following := file.check_undone()) is not None:
             self._next, self._head = following, None
             self._from_seq = min(self._from_seq, max(1, following))  # nobody has seen what comes in their stead
+            if not following:
+                reason = "what was read of it is not there any more: it was cut or replaced; from its beginning again"
+                self._damage(portion, 1, 0, reason)
             block = file.block()
         return block
 
