@@ -7,6 +7,7 @@ joins elsewhere. (Whoever forges a whole chain is found out by signatures, not h
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from .format import CHAIN_BYTES, Head, Open, Place, Pruned, Seal, is_control, li
 from .lines import Block, read_blocks
 from .segments import Segment
 
-_TOGETHER = b'"}{"specversion":'
+_BLANK = b"\0\r\t "
+_TOGETHER = re.compile(rb'"\}[\0\r\t ]*(?=\{"specversion":)')
 _EVERY = 256  # lines of a run: so many chain values are kept, and every so many-th of a long one that is looked into
 
 
@@ -25,7 +27,8 @@ class Run:
     """Lines of a file from the byte `offset` to `end`, the first of which is `first`; last: where the chain stands
     behind them. log: as an open record among them says. pruned: the beginnings that they declare, by the seq of the
     record. sealed: the last one is a seal. proved: the first one is an open record, which says itself what it follows.
-    bare: what stands before them, if anything, cannot be read."""
+    bare: what stands before them, if anything, cannot be read. contradicted: the next line has the next seq and does
+    not join them."""
 
     segment: Segment
     offset: int
@@ -39,6 +42,7 @@ class Run:
     sealed: bool = False
     proved: bool = False
     bare: bool = False
+    contradicted: bool = False
     _chains: list[bytes] = field(default_factory=list)
     _marks: list[tuple[int, bytes]] = field(default_factory=list)
     _window: tuple[int, list[bytes]] = (-1, [])  # what was looked into last: who asks, asks on from there
@@ -150,12 +154,15 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
             if doubted is not None:
                 doubted.take(run)
                 run, doubted = doubted, None
+                run.contradicted = False
         else:
             if doubted is not None:
                 yield doubted
             if run is not None and not comes_next:
                 yield run
             doubted = run if comes_next else None
+            if doubted is not None:
+                doubted.contradicted = True
             before = run.last if run is not None else behind
             run = Run(segment, offset, place.seq, body, bare=bare)
             instead = b"" if before is None or before.seq != place.seq - 1 else link(before.chain, body)
@@ -175,20 +182,16 @@ def _lines(blocks: Iterable[Block]) -> Iterator[tuple[bytes, Place | None, int, 
 
 
 def _lines_of(block: Block) -> Iterator[tuple[bytes, int]]:
-    """Each line, and where the next one begins. No JSON text holds what stands between two that have run together; a
-    carriage return is of whoever copied the file."""
-    offset = block.offset
+    """Each line, and where the next one begins. No JSON text holds what stands between two that have run together; what
+    stands behind one is of whoever copied the file, or of a disk."""
+    base = block.offset
     for index, row in enumerate(block.lines):
-        end = block.offset_of(index + 1)
-        if _TOGETHER in row:
-            *firsts, row = row.split(_TOGETHER)
-            for number, first in enumerate(firsts):
-                line = (_TOGETHER[2:] if number else b"") + first + _TOGETHER[:2]
-                offset += len(line)
-                yield line, offset
-            row = _TOGETHER[2:] + row
-        yield row.removesuffix(b"\r"), end
-        offset = end
+        start = 0
+        for joint in _TOGETHER.finditer(row) if b'{"specversion":' in row[1:] else ():
+            yield row[start : joint.start() + 2], base + joint.end()
+            start = joint.end()
+        base = block.offset_of(index + 1)
+        yield row[start:].rstrip(_BLANK), base
 
 
 def blocks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[Block]:

@@ -224,7 +224,8 @@ def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Pa
     for number, file in enumerate(files):
         strange = False  # what stands before it in this file is another log's
         for at, run in enumerate(file):
-            if run not in groups.own and run not in groups.foreign and not strange:
+            alone = run.first == run.last.seq and run.contradicted  # one line's word against another's
+            if run not in groups.own and run not in groups.foreign and not strange and not alone:
                 loose.append((number, at, run))
             strange = run in groups.foreign or (strange and run not in groups.own)
     # The longest first: of two that contradict each other it is the less likely to have been put there.
