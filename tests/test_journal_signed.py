@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from journal_support import KillAt, event, lines, make, write
+from journal_support import START, KillAt, event, lines, make, write
 
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import Journal, verify_journal
@@ -13,7 +13,9 @@ from opsml_eventbus.journal.compress import remove_segment
 from opsml_eventbus.journal.format import (
     Checkpoint,
     Head,
+    Open,
     Pruned,
+    Seal,
     Tally,
     control_line,
     read_control,
@@ -21,7 +23,9 @@ from opsml_eventbus.journal.format import (
     write_lines,
 )
 from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.segments import list_log, segment_path
 from opsml_eventbus.journal.sign import Signer
+from opsml_eventbus.journal.succession import peek_open
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization", reason="needs the extra [sign]")
 ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
@@ -273,6 +277,22 @@ def test_a_log_without_a_signed_head_is_not_the_one_that_was_signed(tmp_path):
     path = make(tmp_path / "audit.jsonl", [[1], [2]], close=False)  # nor has it any checkpoint
     report = verify_journal(path, public_key=public(KEY))
     assert (report.exit, report.signed, report.findings[0].kind) == (5, None, "signature")
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_nothing_can_be_put_before_a_log_whose_beginning_was_pruned(tmp_path, declared):
+    path = tmp_path / "audit.jsonl"
+    for first in range(0, 40, 10):
+        events = [event(first + number) for number in range(10)]
+        write(path, events, rotate_count=5, keep=1, sign_key=private(KEY))
+    assert verify_journal(path, public_key=public(KEY)).exit == 0
+    opened = peek_open(list_log(path).segments[0])
+    own = [Pruned(1, opened.first, opened.previous, Tally())] if declared else []
+    records = [Open(1, opened.log, 1, bytes(32).hex(), "always", None), *own]
+    forged = [*(control_line(record, START) for record in records), *lines([900, 901])]
+    forged.append(control_line(Seal(Tally.of(lines([900, 901]))), START))
+    segment_path(path, 1).write_bytes(write_lines(Head(), 0, forged)[1])
+    assert verify_journal(path, public_key=public(KEY)).exit == 5
 
 
 def test_a_writer_that_was_killed_at_once_leaves_nothing_to_suspect(tmp_path, monkeypatch):

@@ -181,8 +181,8 @@ class _Check:
     def _judge_signatures(self, verifier: Verifier, *, plain: bool) -> None:
         walk, report = self._walk, self._report
         report.signed = verifier.through
-        if report.signed is None and (walk.head.seq > 1 or plain):
-            # A writer that signs does so before its first event; one that was killed at once leaves an open record.
+        if report.signed is None and (walk.events or plain):
+            # A writer that signs does so before its first event; those that were killed before leave records only.
             self._end_finding("signature", "no head is signed with this key")
         if verifier.pass_over(walk.first, walk.head.seq):
             first, last = verifier.unsigned[-1]

@@ -101,7 +101,8 @@ class Walk:
 
     whole: the log's beginning must be there or be declared pruned; False for one segment alone.
     log: its id, where that is known; else the first file tells it.
-    proven: does what the line of this seq declares count? Asked when everything was read.
+    proven: with a key, does what the line of this seq declares count? Asked when everything was read. Then only a
+    beginning can be declared, no hole: what stands before a hole joins nothing that was signed.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Walk:
         *,
         whole: bool = True,
         signed: Callable[[SignedHead], None] | None = None,
-        proven: Callable[[int], bool] = lambda seq: True,  # noqa: ARG005
+        proven: Callable[[int], bool] | None = None,
         expect: Head | None = None,
         log: str = "",
     ) -> None:
@@ -203,11 +204,16 @@ class Walk:
     def undeclared(self) -> list[tuple[int, bytes, Finding]]:
         """What is missing before a file and was not declared pruned: the seq it begins with, the chain before it."""
         declared = self._declared
-        return [gone for gone in self._gone if (gone[0], gone[1].hex()) not in declared]
+        return [
+            (first, chain, finding)
+            for first, chain, finding in self._gone
+            if (first, chain.hex()) not in declared or (self._proven is not None and finding.seq > 1)
+        ]
 
     @property
     def _declared(self) -> set[tuple[int, str]]:
-        return {(before, chain) for before, chain, seq in self._pruned if self._proven(seq)}
+        proven = self._proven
+        return {(before, chain) for before, chain, seq in self._pruned if proven is None or proven(seq)}
 
     @property
     def least_damage(self) -> int | None:
