@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from opsml_eventbus.journal.disk import make_folder
 from opsml_eventbus.journal.format import Head, parse_head
 
 SAVE_SECONDS = 0.2
@@ -93,8 +94,6 @@ class Bookmark:
         """Write it down. Where that cannot be done, the replay goes on all the same."""
         if self._path is None or self._position is None or self._done:
             return
-        from opsml_eventbus.journal.disk import make_folder
-
         self._saved = time.monotonic()
         with suppress(OSError):
             make_folder(self._path.parent)

@@ -17,10 +17,12 @@ from opsml_eventbus.audit import AuditEvent
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.journal import Damage, Journal, Line, read_journal
+from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import Head, Open, read_chain, read_control, read_place, write_lines
 from opsml_eventbus.journal.lines import read_blocks
 from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.segments import list_log
 from opsml_eventbus.journal.walk import TAMPERED, Finding, Walk
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -44,6 +46,12 @@ def audit(number: int) -> Event:
 
 def lines(numbers: Iterable[int]) -> list[bytes]:
     return [encode_line(event(number)) for number in numbers]
+
+
+def pack(path: Path) -> None:
+    """Compress the finished files."""
+    for segment in list_log(path).sealed:
+        compress_segment(segment, "gzip")
 
 
 def open_plain(path: Path, fsync: Any = "always") -> LiveFile:

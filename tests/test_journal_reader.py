@@ -9,7 +9,7 @@ import threading
 import tracemalloc
 
 import pytest
-from journal_support import START, damages, event, ids, lines, make, open_plain, write
+from journal_support import START, damages, event, ids, lines, make, open_plain, pack, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Gap
@@ -75,8 +75,7 @@ def test_files_of_another_name_do_not_belong_to_a_log(path):
 def test_every_seq_can_be_sought(path, packed):
     make(path, [list(range(n, n + 5)) for n in range(0, 40, 5)], rotate_after=(2, 5))
     if packed:
-        for segment in list_log(path).sealed:
-            compress_segment(segment, "gzip")
+        pack(path)
     everything = [item for item in read_journal(path) if isinstance(item, Line)]
     last = verify_journal(path).head.seq
     for seq in range(1, last + 3):
@@ -186,8 +185,7 @@ def test_backwards_is_forwards_reversed(path, monkeypatch, packed, block):
     monkeypatch.setattr(backwards, "_BLOCK_BYTES", block)
     make(path, [list(range(n, n + 7)) for n in range(0, 70, 7)], rotate_after=(2, 5))
     if packed:
-        for segment in list_log(path).sealed:
-            compress_segment(segment, "gzip")
+        pack(path)
     forwards = [(item.seq, item.line) for item in read_journal(path)]
     assert [(item.seq, item.line) for item in read_backwards(path)] == forwards[::-1]
 

@@ -7,13 +7,12 @@ import os
 from contextlib import aclosing
 
 import pytest
-from journal_support import START, ids, lines, make, open_plain
+from journal_support import START, ids, lines, make, open_plain, pack
 
 from opsml_eventbus.codec import decode_line
 from opsml_eventbus.endpoints import journal as ends
 from opsml_eventbus.flow import Start
 from opsml_eventbus.journal import Damage, Head, JournalReader, Line, read_journal, repair
-from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import write_lines
 from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.segments import list_log
@@ -138,8 +137,7 @@ def test_a_batch_taken_back_while_the_file_is_finished_brings_nothing_wrong(path
 def test_reading_goes_on_behind_any_line(path, packed):
     make(path, [list(range(n, n + 5)) for n in range(0, 40, 5)], rotate_after=(2, 5))
     if packed:
-        for segment in list_log(path).sealed:
-            compress_segment(segment, "gzip")
+        pack(path)
     everything = [item for item in read_journal(path) if isinstance(item, Line)]
     for number, item in enumerate(everything, 1):
         assert list(read_journal(path, behind=item.head)) == everything[number:]
@@ -188,8 +186,7 @@ def test_a_place_in_a_log_that_was_repaired_brings_the_whole_log_and_says_so(pat
     path.write_bytes(b"".join([*rows[:10], b"garbage\n", *rows[20:]]))
     repair(path)
     if packed:
-        for segment in list_log(path).sealed:
-            compress_segment(segment, "gzip")
+        pack(path)
     reason, *events = shown(list(read_journal(path, behind=place)))
     assert "cut or repaired" in reason
     assert {f"e{n}" for n in (*range(9), *range(19, 60))} < set(events)

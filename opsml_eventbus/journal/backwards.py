@@ -13,8 +13,8 @@ from ..codec import MAX_EVENT_BYTES, decode_line
 from ..errors import InvalidEvent, JournalDamaged
 from ..event import Event
 from .format import Place, is_control
-from .lines import hold, place_in, read_blocks, strange
-from .reader import Damage, Line
+from .lines import keep_start, place_in, read_blocks, strange
+from .reader import Damage, Line, line_of
 from .segments import Segment, Stream, find_log, open_regular
 from .succession import peek_open, preceding
 
@@ -64,7 +64,7 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
                     yield _hole(segment, place, above, found.offset)
                 above = place.seq
                 if not is_control(found.line):
-                    yield Line(place.seq, found.line[: place.start] + b"}", segment.name, 0, found.line[-66:-2])
+                    yield line_of(found.line, place, segment.name, 0)
 
 
 def last_id(path: str | Path) -> str | None:
@@ -110,7 +110,7 @@ def _plain(stream: FileIO, *, final: bool) -> Iterator[_Found]:
         data = os.pread(stream.fileno(), end - start, start) + rest
         first = data.find(b"\n") + 1 if start > 0 else 0
         if start > 0 and first == 0:
-            (rest, long), end = hold(data, long), start
+            (rest, long), end = keep_start(data, long), start
             continue
         *lines, last = data[first:].split(b"\n")
         offset = start + len(data) - len(last)

@@ -114,9 +114,8 @@ def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
     last = b""
     for block in blocks_of(segment, 0, sound):
         last = block.lines[-1]
-    found = _cut_at(start, segments, segment, sound)
     if not isinstance(peek_control(last), Seal):
-        return found
+        return _cut_at(start, segments, segment, sound)
     unsealed = _cut_at(start, segments, segment, sound - len(last) - 1)
     if segment.first is None or len(segments) < segments.index(segment) + 3:
         return unsealed  # no writer opens a log when its last files do not join, so none could say what was cut
@@ -129,6 +128,7 @@ def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
     if findings:
         return unsealed
     same = tuple(other for other in start.segments if other.first == segment.first)
+    found = _cut_at(start, segments, segment, sound)
     return replace(found, segments=same, had=tuple(had), unsealed=unsealed)
 
 

@@ -49,8 +49,9 @@ CONTROL_AT = 63  # behind `{"specversion":"1.0","id":"` and an id of 36 characte
 CONTROL_MARK = b'","source":"eventbus.journal","type":"eventbus.journal.'
 
 _PLACE = re.compile(rb',"seq":([1-9]\d{0,18}),"durable":(0|[1-9]\d{0,18}),"chain":"([0-9a-f]{64})"\}')
+BLANKS = b"\0\r\t "  # around a line they are of whoever copied the file, or of a disk
 _PLACE_END = re.compile(_PLACE.pattern + rb"\Z")
-_PLACE_OF_LINE = re.compile(_PLACE.pattern + rb'[\0\r\t ]*(?=\{"specversion":|\Z)')
+_PLACE_OF_LINE = re.compile(_PLACE.pattern + b"[" + BLANKS + rb']*(?=\{"specversion":|\Z)')
 PLACE_BYTES = 7 + 19 + 11 + 19 + CHAIN_BYTES
 TIME_MARK = b',"time":"'
 

@@ -100,7 +100,7 @@ def read_blocks(
     while chunk := read(size):
         cut = chunk.rfind(b"\n")
         if cut < 0:
-            rest, long = hold(rest + chunk, long)
+            rest, long = keep_start(rest + chunk, long)
             continue
         first = chunk.find(b"\n")
         if long or len(rest) + first > LINE_BYTES:  # its newline has come
@@ -114,12 +114,12 @@ def read_blocks(
             yield block
             # Whoever had it has split it by now, mostly: counting again would cost a third of reading.
             offset, number, rest = block.end, number + block.height, b""
-        rest, long = hold(rest + chunk[cut + 1 :], long)
+        rest, long = keep_start(rest + chunk[cut + 1 :], long)
     if rest:
         yield Block(offset, number, rest, offset + len(rest) + long, whole=False, oversize=long > 0)
 
 
-def hold(rest: bytes, long: int) -> tuple[bytes, int]:
+def keep_start(rest: bytes, long: int) -> tuple[bytes, int]:
     """A line that has not ended yet: what is kept of it, and how many bytes more it has, once it is too long."""
     if long or len(rest) > LINE_BYTES:
         return rest[:HELD_BYTES], long + max(0, len(rest) - HELD_BYTES)

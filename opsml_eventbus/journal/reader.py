@@ -26,6 +26,7 @@ from .format import (
     PLACE_BYTES,
     Head,
     Open,
+    Place,
     Seal,
     format_bound,
     is_control,
@@ -371,7 +372,7 @@ class JournalReader:
                 expected = self._next
             else:
                 if expected >= wanted:
-                    items.append(Line(expected, line[:at] + b"}", name, number, line[-66:-2]))
+                    items.append(Line(expected, line[:at] + b"}", name, number, line[_DIGITS]))
                 expected += 1
             number += 1
         self._next = expected
@@ -403,7 +404,7 @@ class JournalReader:
             case Seal():
                 self._sealed = True  # the end, when nothing stands behind it
             case None if place.seq >= self._from_seq and not is_control(line):
-                portion.items.append(Line(place.seq, line[: place.start] + b"}", self._file.name, number, line[-66:-2]))
+                portion.items.append(line_of(line, place, self._file.name, number))
 
     def _opened(self, record: Open) -> None:
         assert self._file is not None
@@ -430,6 +431,12 @@ def _is_before(segment: Segment, following: Open, since: int) -> bool:
     return False
 
 
+def line_of(line: bytes, place: Place, file: str, number: int) -> Line:
+    """A line as it stands in a file, with its place."""
+    return Line(place.seq, line[: place.start] + b"}", file, number, line[_DIGITS])
+
+
+_DIGITS = slice(-66, -2)  # of the chain value, at the end of every line with a place
 # The seqs of whole lines. A payload may spell a place too, but not at the end of a line.
 _SEQS = re.compile(rb',"seq":([0-9]+),"durable":[0-9]+,"chain":"[0-9a-f]{64}"\}$', re.MULTILINE)
 

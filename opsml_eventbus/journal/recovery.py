@@ -27,6 +27,7 @@ from ..event import new_id
 from .aside import PENDING_SUFFIX, keep_aside, measure
 from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder
 from .format import (
+    CHAIN_BYTES,
     CONTROL_AT,
     CONTROL_MARK,
     Checkpoint,
@@ -43,7 +44,7 @@ from .format import (
     read_control,
     read_place,
 )
-from .lines import BLOCK_BYTES, LINE_BYTES, read_blocks
+from .lines import BEGINNING, BLOCK_BYTES, LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
 from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
 from .sign import Signer
@@ -51,7 +52,6 @@ from .succession import NOT_THE_FILES, peek_open, read_opened
 from .walk import Finding, Walk
 
 _TAIL_BYTES = 64 << 10
-_BEGINNING = b'{"specversion":"1.0","id":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +347,7 @@ def _may_be_torn_open(path: Path) -> bool:
     with path.open("rb") as stream:
         beginning = stream.read(LINE_BYTES)
     start = beginning.rstrip(b"\0")
-    if b"\n" in start or not (_BEGINNING.startswith(start[:27]) or start.startswith(b'{"spec')):
+    if b"\n" in start or not (BEGINNING.startswith(start[:27]) or start.startswith(b'{"spec')):
         return False
     return b"\0" in start or CONTROL_MARK.startswith(start[CONTROL_AT:][: len(CONTROL_MARK)])  # no other event's line
 
@@ -411,7 +411,7 @@ def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) ->
     start = max(0, size - _TAIL_BYTES)
     *_, before, last, rest = [b"", b"", *pread_all(descriptor, start, size - start).split(b"\n")]
     place, previous = read_place(last), read_place(before)
-    if rest or place is None or previous is None or link(previous.chain, last[: place.end - 76]) != place.chain:
+    if rest or place is None or previous is None or link(previous.chain, last[:-CHAIN_BYTES]) != place.chain:
         return None
     try:
         control = read_control(last)

@@ -13,12 +13,24 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
 
-from .format import CHAIN_BYTES, Head, Open, Place, Pruned, Seal, is_control, link, peek_control, read_chain, read_place
-from .lines import Block, read_blocks
+from .format import (
+    BLANKS,
+    CHAIN_BYTES,
+    Head,
+    Open,
+    Place,
+    Pruned,
+    Seal,
+    is_control,
+    link,
+    peek_control,
+    read_chain,
+    read_place,
+)
+from .lines import Block, place_in, read_blocks
 from .segments import Segment
 
-_BLANK = b"\0\r\t "
-_TOGETHER = re.compile(rb'"\}[\0\r\t ]*(?=\{"specversion":)')
+_TOGETHER = re.compile(rb'"\}[' + BLANKS + rb']*(?=\{"specversion":)')
 _EVERY = 256  # lines of a run: so many chain values are kept, and every so many-th of a long one that is looked into
 
 
@@ -177,7 +189,7 @@ def _lines(blocks: Iterable[Block]) -> Iterator[tuple[bytes, Place | None, int, 
         offset = block.offset
         for line, end in _lines_of(block):
             whole = end < block.end or (block.whole and not block.oversize)
-            yield line, read_place(line) if whole and b"\0" not in line else None, offset, end
+            yield line, place_in(line) if whole else None, offset, end
             offset = end
 
 
@@ -191,7 +203,7 @@ def _lines_of(block: Block) -> Iterator[tuple[bytes, int]]:
             yield row[start : joint.start() + 2], base + joint.end()
             start = joint.end()
         base = block.offset_of(index + 1)
-        yield row[start:].rstrip(_BLANK), base
+        yield row[start:].rstrip(BLANKS), base
 
 
 def blocks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[Block]:

@@ -3,8 +3,8 @@ missing.
 
 It is told from the chain, not from where lines stand. The runs of all damaged files are joined to each other and to
 what is sound. What joins the log, or has an open record of it, is of it; what joins another log is not. A run that
-joins nothing is taken for the log's own only where the seqs of its neighbours leave room for it. Two runs of the log
-with the same seqs and other events are both kept: somebody went on behind a copy, and both were acknowledged.
+joins nothing is taken for the log's own where it fills a hole of the log, or stands where its seqs say. Two runs of the
+log with the same seqs and other events are both kept: somebody went on behind a copy, and both were acknowledged.
 """
 
 from __future__ import annotations

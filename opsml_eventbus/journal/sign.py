@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JournalRefused
-from .format import Checkpoint, Head, Seal, Signature, link, peek_control, read_chain, read_place
+from .format import CHAIN_BYTES, Checkpoint, Head, Seal, Signature, link, peek_control, read_chain, read_place
 from .walk import SignedHead
 
 _DOMAIN = b"eventbus/journal/head/v1"
@@ -48,7 +48,7 @@ class Signer:
         if place is None or not isinstance(control, Checkpoint | Seal) or control.signature is None:
             return False
         signed = Head(place.seq - 1, read_chain(control.signature.chain))
-        joins = link(signed.chain, line[: place.end - 76]) == place.chain
+        joins = link(signed.chain, line[:-CHAIN_BYTES]) == place.chain
         return joins and control.signature == self.sign(log, signed)  # Ed25519 signs the same twice alike
 
 

@@ -42,7 +42,7 @@ from .format import (
     read_control,
     read_place,
 )
-from .lines import Block
+from .lines import Block, place_in
 
 Kind = Literal[
     "torn",  # damage behind the last durable record
@@ -130,7 +130,6 @@ class Walk:
         self.settled = False  # the last line says that everything before it is on disk
         self.fsync = ""
         self.expected_found = False
-        self.marks = 0  # checkpoints and seals
         self.sound_end = 0  # byte behind the last line of this file before the first finding in it
         self.changed = 0  # least seq of a whole line whose bytes are not those that were chained
         self.recovered = 0  # records of something that was cut
@@ -274,7 +273,7 @@ class Walk:
     def _examine(self, line: bytes, offset: int, number: int, block: Block) -> None:
         """One line that is not simply the next one."""
         at_start, self._at_start = self._at_start, False
-        place = read_place(line) if block.whole and not block.oversize and b"\0" not in line else None
+        place = place_in(line) if block.whole and not block.oversize else None
         wrong = ""
         if place is None:
             control = None
@@ -289,7 +288,7 @@ class Walk:
             self._unreadable_line(line, offset, number, block)
             return
         self._placed = self.stands = True
-        body = line[: place.end - 76]
+        body = line[:-CHAIN_BYTES]
         given = [link(chain, body) for chain in (self.head.chain, self._other) if chain is not None]
         if place.chain not in given:
             self._disjointed(place, given[0], number, offset)
@@ -409,7 +408,6 @@ class Walk:
                 if self._clean and tally.events != self._file_events:
                     reason = f"it counts {tally.events} events, the file holds {self._file_events}"
                     self._found("altered", number, offset, reason)
-                self.marks += 1
                 self._seal = tally if isinstance(control, Seal) else self._seal
                 self.settled = self.durable == previous.seq
                 if control.signature is not None and self._signed is not None:
