@@ -98,6 +98,13 @@ def test_two_lines_that_have_run_together_are_two(log):
     assert mended(log) == EVERY
 
 
+def test_half_a_record_that_has_run_together_with_an_event_is_no_record(log):
+    path = list_log(log).sealed[1].path
+    lines = rows(path)
+    put(path, [lines[0][: len(lines[0]) // 2], *lines[1:]])
+    assert mended(log) == [*EVERY[:4], "gap", *EVERY[5:]]
+
+
 def test_a_log_that_was_copied_with_other_line_ends_is_all_there(log):
     for segment in list_log(log).segments:
         put(segment.path, [segment.path.read_bytes().replace(b"\n", b"\r\n")])

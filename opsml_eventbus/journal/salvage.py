@@ -96,7 +96,7 @@ class Salvage:
                 control = peek_control(line) if is_control(line) else None
                 if isinstance(control, Pruned | Recovered):  # what they say of the log is still true
                     yield control_line(control, self._now)
-                elif not is_control(line):
+                elif not is_control(line) or _whole(line) is None:  # what begins as a record may be half of one
                     event = _whole(line)
                     pieces[part.run.segment].salvaged += event is not None
                     self._spoilt += event is None
