@@ -53,50 +53,26 @@ def diagnose(log: Log, *, whole: bool = False) -> Diagnosis | None:
     Raises JournalRefused: nothing of it is a journal, or only its beginning is gone, and nothing can mend that.
     """
     segments, name = _in_order(log)
-    findings: list[Finding] = []
-    walk = Walk(findings.append, log=name)
-    befores, had, sound = list[_Before](), list[Run](), 0
-    for segment in segments:
-        befores.append(_Before(walk.head, walk.durable, walk.log))
-        _feed(walk, segment)
-        if findings:
-            sound = walk.sound_end
-        elif segment.first is None and segment != segments[-1]:
-            # Everything from it on is written anew at its name, so it counts as the first that is damaged.
-            reason = f"the live file begins with seq {walk.file_first}, and others follow it"
-            findings.append(Finding("sequence", segment.name, 1, 0, walk.file_first, reason))
-        if findings and not walk.lines and not name:
-            raise JournalRefused(str(segment.path), "nothing in it is a line of a journal")
-        if findings:
-            break
-        had.append(_run(segment, walk))
-    index = len(had)
-    for later in segments[index + 1 :]:
-        _feed(walk, later)  # how far it was durable decides what the damage is called
-    names = [segment.name for segment in segments]
-    missing = [(names.index(gone.file), gone) for _, _, gone in walk.undeclared]
-    if not findings and missing and missing[-1][0] == 0:
-        raise JournalRefused(str(log.live), f"{missing[0][1].reason}, undeclared: nothing that is there can mend it")
-    for at, gone in missing:
-        if 0 < at <= index:
-            index, findings, sound = at, [gone], 0
-            break
-    if not findings:
+    look = _Look(segments, name)
+    damage = look.damage
+    if damage is None and look.beheaded is not None:
+        raise JournalRefused(str(log.live), f"{look.beheaded.reason}, undeclared: nothing that is there can mend it")
+    if damage is None:
         return None
-    index, sound = (0, 0) if whole else (index, sound)
-    before = befores[index]
+    index, sound = (0, 0) if whole else (damage.at, damage.sound)
+    before = look.before[index]
     start = Diagnosis(
-        findings[0].judged(walk.durable),
+        damage.finding.judged(look.walk.durable),
         _with_twins(log, segments[index:]),
         0,
         before.head,
         before.durable,
         before.log,
-        tuple(had[:index]),
+        tuple(look.had[:index]),
         _beginning(segments[0]) if index else None,
-        walk.pruned(before.head.seq),
+        look.walk.pruned(before.head.seq),
     )
-    if index == 0 and missing and missing[0][0] == 0:
+    if index == 0 and look.beheaded is not None:
         return start  # all of it anew, with a Gap in front
     return _behind(start, segments, segments[index], sound) if sound else start
 
@@ -107,6 +83,49 @@ class _Before(NamedTuple):
     head: Head
     durable: int
     log: str
+
+
+class _Damage(NamedTuple):
+    """at: of the files, which. sound: bytes of it before the damage."""
+
+    at: int
+    finding: Finding
+    sound: int = 0
+
+
+class _Look:
+    """A walk through all files. before: of each, up to the first damaged one. had: the sound ones before that.
+    damage: the first, a file that is missing undeclared too. beheaded: so is what stood before the first file."""
+
+    def __init__(self, segments: Sequence[Segment], log: str) -> None:
+        self._findings: list[Finding] = []
+        self.walk = Walk(self._findings.append, log=log)
+        self.before, self.had = list[_Before](), list[Run]()
+        found = self._find(segments, log)
+        for later in segments[len(self.before) :]:
+            _feed(self.walk, later)  # how far it was durable decides what the damage is called
+        names = [segment.name for segment in segments]
+        missing = [_Damage(names.index(gone.file), gone) for _, _, gone in self.walk.undeclared]
+        self.beheaded = next((gone.finding for gone in missing if gone.at == 0), None)
+        earlier = (gone for gone in missing if 0 < gone.at < len(self.before))
+        self.damage = next(earlier, found)
+
+    def _find(self, segments: Sequence[Segment], log: str) -> _Damage | None:
+        """Raises JournalRefused: the first file that is damaged is no journal, and none is before it."""
+        walk = self.walk
+        for index, segment in enumerate(segments):
+            self.before.append(_Before(walk.head, walk.durable, walk.log))
+            _feed(walk, segment)
+            if self._findings and not walk.lines and not log:
+                raise JournalRefused(str(segment.path), "nothing in it is a line of a journal")
+            if self._findings:
+                return _Damage(index, self._findings[0], walk.sound_end)
+            if segment.first is None and segment != segments[-1]:
+                # Everything from it on is written anew at its name, so it counts as the first that is damaged.
+                reason = f"the live file begins with seq {walk.file_first}, and others follow it"
+                return _Damage(index, Finding("sequence", segment.name, 1, 0, walk.file_first, reason))
+            self.had.append(_run(segment, walk))
+        return None
 
 
 def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sound: int) -> Diagnosis:
