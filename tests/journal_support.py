@@ -17,12 +17,14 @@ from opsml_eventbus.audit import AuditEvent
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Event, Gap
 from opsml_eventbus.journal import Damage, Journal, Line, read_journal
-from opsml_eventbus.journal.compress import compress_segment
+from opsml_eventbus.journal.compress import compress_segment, remove_segment
 from opsml_eventbus.journal.format import Head, Open, read_chain, read_control, read_place, write_lines
 from opsml_eventbus.journal.lines import read_blocks
 from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.recovery import open_live
-from opsml_eventbus.journal.segments import list_log
+from opsml_eventbus.journal.retention import Retention
+from opsml_eventbus.journal.segments import Segment, list_log
+from opsml_eventbus.journal.sign import Signer
 from opsml_eventbus.journal.walk import TAMPERED, Finding, Walk
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -52,6 +54,16 @@ def pack(path: Path) -> None:
     """Compress the finished files."""
     for segment in list_log(path).sealed:
         compress_segment(segment, "gzip")
+
+
+def prune(file: LiveFile, keep: int, signer: Signer | None = None) -> list[Segment]:
+    """Declare what is too old, then remove it."""
+    going = Retention(file.path, keep, file.state.log, signer).going()
+    if going:
+        file.declare_pruned([gone.record for gone in going])
+    for gone in going:
+        remove_segment(gone.segment)
+    return [gone.segment for gone in going]
 
 
 def open_plain(path: Path, fsync: Any = "always") -> LiveFile:

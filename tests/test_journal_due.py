@@ -15,6 +15,7 @@ from opsml_eventbus.journal import (
     Journal,
     committer,
     live,
+    retention,
     verify_journal,
 )
 from opsml_eventbus.journal.segments import list_log, segment_path
@@ -101,7 +102,7 @@ def test_a_file_that_cannot_be_pruned_does_not_end_the_journal(path, monkeypatch
     async def run():
         async with Journal(path, keep=0, on_notice=lambda notice: notices.append(notice.kind)) as journal:
             await journal.append([event(0)])
-            monkeypatch.setattr(live, "peek_open", lambda segment: None)
+            monkeypatch.setattr(retention, "peek_open", lambda segment: None)
             await journal.rotate()
             await journal.append([event(1)])
             await asyncio.sleep(0)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from journal_support import ids, lines, open_plain
+from journal_support import ids, lines, open_plain, prune
 
 from opsml_eventbus.errors import JournalDamaged
 from opsml_eventbus.journal import repair, verify_journal
-from opsml_eventbus.journal.compress import compress_segment, remove_segment
+from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.segments import list_log
 
@@ -82,10 +82,9 @@ class Log(RuleBasedStateMachine):
     @precondition(lambda self: self.is_open and len(list_log(self.path).sealed) > 2)
     @rule()
     def prune(self):
-        going = self.file.declare_pruned(2)
-        gone = [name for segment in going for name in ids(segment.path)]
-        for segment in going:
-            remove_segment(segment)
+        before = ids(self.path)
+        prune(self.file, 2)
+        gone = set(before) - set(ids(self.path))
         self._all_durable()
         self.acknowledged = [name for name in self.acknowledged if name not in gone]
 

@@ -9,7 +9,7 @@ import pytest
 from journal_support import make, open_plain, rewrite, snapshot
 
 from opsml_eventbus.errors import JournalDamaged, JournalFailed
-from opsml_eventbus.journal import last_id, recovery, segments
+from opsml_eventbus.journal import last_id, segments
 
 
 def failing(number):
@@ -54,9 +54,7 @@ def test_a_finished_file_that_may_not_be_read_is_not_called_damaged(path, monkey
 
         return call
 
-    refused = refusing(segments.open_regular)
-    for module in (recovery, segments):
-        monkeypatch.setattr(module, "open_regular", refused)
+    monkeypatch.setattr(segments, "open_regular", refusing(segments.open_regular))
     with pytest.raises(PermissionError) as caught:
         open_plain(path)
     assert caught.value.filename.endswith(".00000000000000000004.jsonl")

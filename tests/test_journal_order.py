@@ -65,7 +65,7 @@ def test_a_rotation_has_both_files_on_disk_before_it_renames_them(path, monkeypa
     assert [step for step in steps.taken if not step.startswith("unlink")] == [
         *("write audit.jsonl.next", "fdatasync audit.jsonl.next"),
         *("write audit.jsonl", "fdatasync audit.jsonl"),
-        *("rename audit.jsonl", "rename audit.jsonl.next", "fsync ."),
+        *("rename audit.jsonl", "fsync .", "rename audit.jsonl.next", "fsync ."),
     ]
 
 

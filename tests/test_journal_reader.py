@@ -9,7 +9,7 @@ import threading
 import tracemalloc
 
 import pytest
-from journal_support import START, damages, event, ids, lines, make, open_plain, pack, write
+from journal_support import START, damages, event, ids, lines, make, open_plain, pack, prune, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.event import Gap
@@ -508,21 +508,17 @@ def test_retention_that_overtakes_a_verification_twice_is_no_tampering(path, mon
         file.append(lines([number]))
         file.rotate()
 
-    def prune(keep):
-        for segment in file.declare_pruned(keep):
-            remove_segment(segment)
-
     following, calls = Succession.following, []
 
     def look(self, opener):
         calls.append(1)
         if len(calls) == 2:
-            prune(2)
+            prune(file, 2)
         elif len(calls) == 3:
             for number in (10, 11):
                 file.append(lines([number]))
                 file.rotate()
-            prune(1)
+            prune(file, 1)
         return following(self, opener)
 
     monkeypatch.setattr(Succession, "following", look)

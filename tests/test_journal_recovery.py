@@ -14,6 +14,7 @@ from journal_support import (
     lines,
     make,
     open_plain,
+    prune,
     restore,
     snapshot,
     write,
@@ -263,8 +264,6 @@ def test_a_compression_killed_at_any_step_loses_nothing(tmp_path, compression):
 
 
 def test_pruning_killed_at_any_step_leaves_a_declared_beginning(tmp_path):
-    from opsml_eventbus.journal.compress import remove_segment
-
     source = make(tmp_path / "audit.jsonl", [[1], [2], [3], [4]], rotate_after=(1, 2, 3))
     before = snapshot(source.parent)
 
@@ -272,8 +271,7 @@ def test_pruning_killed_at_any_step_leaves_a_declared_beginning(tmp_path):
         restore(source.parent, before)
         with kill:
             file = open_plain(source)
-            for segment in file.declare_pruned(1):
-                remove_segment(segment)
+            prune(file, 1)
             file.checkpoint()
             file.close()
         assert verify_journal(source).exit in (0, 3)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from journal_support import START, KillAt, event, lines, make, write
+from journal_support import START, KillAt, event, lines, make, prune, write
 
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import Journal, verify_journal
-from opsml_eventbus.journal.compress import remove_segment
 from opsml_eventbus.journal.format import (
     Checkpoint,
     Head,
@@ -244,7 +243,7 @@ def test_retention_that_was_killed_before_it_signed_declares_again(path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("opsml_eventbus.journal.live.LiveFile.checkpoint", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            file.declare_pruned(1)
+            prune(file, 1, Signer(private(KEY)))
     file.close()
     assert all(file.exists() for file in files)
     assert set(go_on(path, keep=1)) == {"unsigned", "pruned"}
@@ -314,8 +313,7 @@ def test_a_signed_log_whose_writers_are_killed_anywhere_is_never_taken_for_tampe
         for number in range(3):
             file.append(lines([number]))
             file.rotate()
-            for segment in file.declare_pruned(1):
-                remove_segment(segment)
+            prune(file, 1, signer)
         file.append(lines([9]))
         file.close()
 

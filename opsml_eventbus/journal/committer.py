@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,9 +26,10 @@ from .disk import Lock, make_folder
 from .format import PLACE_BYTES, Head, Tally, format_bound
 from .live import Fsync, LiveFile, Notice, Notify, State
 from .recovery import Recovery, open_live
+from .retention import Going, Retention
 from .segments import list_log
 from .sign import Signer
-from .tidying import Tidy, why
+from .tidying import Tidy
 
 logger = logging.getLogger("opsml_eventbus")
 
@@ -87,7 +89,11 @@ class _Close(NamedTuple):
     pass
 
 
-_Job = list[Append] | Rotate | _Close
+class _Prune(NamedTuple):
+    """What is too old was looked for, and put where the writing thread finds it."""
+
+
+_Job = list[Append] | Rotate | _Close | _Prune
 
 
 class Committer:
@@ -114,7 +120,9 @@ class Committer:
         self._closing = threading.Event()
         self._lock: Lock | None = None
         self._file: LiveFile | None = None
-        self._tidy = Tidy(path, policy.compress, self._note)
+        self._tidy = Tidy(path, self._note)
+        self._retention: Retention | None = None
+        self._going: queue.SimpleQueue[list[Going]] = queue.SimpleQueue()
         self.failure: EventError | None = None
         self.head = Head()
         self.durable = 0
@@ -198,7 +206,7 @@ class Committer:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 break
-            if not isinstance(job, _Close):
+            if isinstance(job, list | Rotate):
                 self._refuse(job if isinstance(job, list) else [job], ending)
         self._tidy.stop()
         self.let_go()
@@ -217,9 +225,14 @@ class Committer:
             elif isinstance(job, Rotate):
                 self._rotate_for(file, job)
                 job = None
+            elif isinstance(job, _Prune):
+                self._prune(file)
+                job = None
             elif isinstance(job, _Close):
                 break
             self._due(file)
+        self._tidy.wait()
+        self._prune(file)
         self._leave(file)
 
     def _gather(self, batch: list[Append]) -> tuple[list[Append], _Job | None]:
@@ -412,19 +425,51 @@ class Committer:
         self._note("rotated", f"finished {finished.name}")
         self._clean_up(file)
 
+    # ── what is finished ──
+
     def _clean_up(self, file: LiveFile) -> None:
-        """Declare what is too old and have it removed; compress the rest."""
-        if self._policy.keep is not None:
+        """Have what is too old looked for, declare it and have it removed; compress the rest."""
+        if self._policy.keep is None:
+            self._compress()
+        else:
+            if self._retention is None:
+                self._retention = Retention(self.path, self._policy.keep, file.state.log, self._signer)
+            self._tidy.look(partial(self._look, self._retention))
+
+    def _look(self, retention: Retention) -> None:
+        """In the other thread, since it may have to read finished files."""
+        going: list[Going] = []
+        try:
+            going = retention.going()
+        finally:
+            self._going.put(going)
+            self._jobs.put(_Prune())
+
+    def _prune(self, file: LiveFile) -> None:
+        while True:
             try:
-                for segment in file.declare_pruned(self._policy.keep):
-                    self._tidy.remove(segment)
-            except (WriteRefused, OSError, EOFError, ValueError) as error:
-                self._note("pruning", f"put off: {why(error)}")
+                found = self._going.get_nowait()
+            except queue.Empty:
+                return
+            there = {segment.first for segment in list_log(self.path).sealed}
+            going = [gone for gone in found if gone.segment.first in there]
+            try:
+                if going:
+                    file.check_place()
+                    file.declare_pruned([gone.record for gone in going])
+            except WriteRefused as error:
+                self._note("pruning", f"put off: {error.reason}")
+            else:
+                for gone in going:
+                    self._tidy.remove(gone.segment)
             self._publish(file)
+            self._compress()
+
+    def _compress(self) -> None:
         if self._policy.compress is not None:
             for segment in list_log(self.path).sealed:
                 if not segment.packed:
-                    self._tidy.compress(segment)
+                    self._tidy.compress(segment, self._policy.compress)
 
     # ── telling ──
 

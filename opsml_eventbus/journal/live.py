@@ -32,9 +32,8 @@ from .format import (
     write_lines,
 )
 from .seek import offset_behind
-from .segments import Segment, list_log, segment_path
+from .segments import segment_path
 from .sign import Signer
-from .succession import peek_open
 
 Fsync = Literal["always", "interval", "never"]
 MARK_BYTES = 1 << 20  # a checkpoint this often lets a reader find a time without reading the file
@@ -132,13 +131,9 @@ class LiveFile:
 
     def sync(self) -> None:
         """Everything written so far to the disk, unless the policy is `never`. Raises JournalFailed."""
-        if self.fsync == "never" or self.state.durable == self.state.head.seq:
-            return
-        try:
-            sync(self._descriptor)
-        except OSError as error:
-            raise JournalFailed(str(self.path), f"fsync: {error.strerror}") from error
-        self.state.durable = self.state.head.seq
+        if self.fsync != "never" and self.state.durable != self.state.head.seq:
+            self._sync()
+            self.state.durable = self.state.head.seq
 
     def renew(self) -> None:
         """Make sure of every line behind the last durable one, whatever became of earlier syncs.
@@ -168,6 +163,12 @@ class LiveFile:
             if descriptor >= 0:
                 os.close(descriptor)
         self._descriptor = self._folder = -1
+
+    def _sync(self) -> None:
+        try:
+            sync(self._descriptor)
+        except OSError as error:
+            raise JournalFailed(str(self.path), f"fsync: {error.strerror}") from error
 
     def _owe_signature(self) -> None:
         """An open record alone says all there is to say of a file, except to whoever holds the public key."""
@@ -203,9 +204,10 @@ class LiveFile:
 
     # ── rotation ──
 
-    def rotate(self) -> Path:
+    def rotate(self, fsync: Fsync | None = None) -> Path:
         """Seal this file, give it its name, and go on in a new one. The name it now has.
 
+        fsync: of what follows, when another policy than this file's begins.
         Raises WriteRefused: put off, nothing was changed. Raises JournalFailed.
         """
         self.sync()
@@ -218,7 +220,8 @@ class LiveFile:
         if os.path.lexists(target):
             raise JournalFailed(str(self.path), f"{target.name} is there already")
         temporary = self.path.with_name(self.path.name + NEXT_SUFFIX)
-        opened = open_record(state.log, sealed, self.fsync, state.tally)
+        next_fsync = fsync or self.fsync
+        opened = open_record(state.log, sealed, next_fsync, state.tally)
         try:
             descriptor, following = start_file(temporary, opened, sealed, durable, now, self.fsync)
         except OSError as error:
@@ -229,9 +232,9 @@ class LiveFile:
             self.sync()
             try:
                 self.path.rename(target)
+                self._sync_folder()  # a disk that kept only the second name would have lost the file
                 temporary.rename(self.path)
-                if self.fsync != "never":
-                    os.fsync(self._folder)
+                self._sync_folder()
             except OSError as error:
                 raise JournalFailed(str(self.path), f"rotation: {error.strerror}") from error
         except BaseException:
@@ -239,44 +242,26 @@ class LiveFile:
             temporary.unlink(missing_ok=True)
             raise
         os.close(self._descriptor)
-        self._descriptor, self.state = descriptor, following
+        self._descriptor, self.state, self.fsync = descriptor, following, next_fsync
         self._owe_signature()
         return target
 
-    def declare_pruned(self, keep: int) -> list[Segment]:
-        """Say in the log which of its oldest files may go, so that `keep` finished ones are left; they are not removed
-        yet. With a key that is signed too: a declaration that its own writer has not signed proves nothing.
+    def _sync_folder(self) -> None:
+        if self.fsync != "never":
+            os.fsync(self._folder)
 
-        Raises WriteRefused, JournalFailed, and ValueError where nothing says what would be missing.
+    def declare_pruned(self, records: Sequence[Pruned]) -> None:
+        """Say in the log which of its oldest files go, and make that sure, before anything is removed: whatever the
+        policy, a removal is on disk at once. With a key it is signed, too: a declaration that its own writer has not
+        signed proves nothing.
+
+        Raises WriteRefused, JournalFailed.
         """
-        log = list_log(self.path)
-        segments = [*log.sealed, Segment(self.path, None)]
-        going = list[Segment]()
-        for segment, following in zip(log.sealed[: max(0, len(log.sealed) - keep)], segments[1:], strict=False):
-            opened = self._opened(following)
-            assert segment.first is not None
-            if opened is None and segment.on_disk() is None:
-                continue  # its removal had been asked for, and was done meanwhile
-            if opened is None and going:
-                break
-            if opened is None:
-                # Nothing says what would be missing, so nothing can be declared, and what is not declared stays.
-                raise ValueError(f"{following.name} does not say where it begins (see `eventbus verify`)")
-            tally = opened.sealed or Tally()
-            self._control(control_line(Pruned(segment.first, opened.first, opened.previous, tally), self._clock()))
-            going.append(segment)
-        if going and self._signer is not None:
+        for record in records:
+            self._control(control_line(record, self._clock()))
+        if self._signer is not None:
             self.checkpoint()
-        elif going:
-            self.sync()
-        return going
-
-    def _opened(self, segment: Segment) -> Open | None:
-        """The open record of a file that may be compressed meanwhile."""
-        if (opened := peek_open(segment)) is not None:
-            return opened
-        now = (other for other in list_log(self.path).segments if other.first == segment.first)
-        return peek_open(next(now, segment))
+        self._sync()
 
 
 def open_record(log: str, behind: Head, fsync: Fsync, sealed: Tally | None) -> Open:

@@ -44,9 +44,9 @@ from .format import (
     read_control,
     read_place,
 )
-from .lines import BEGINNING, BLOCK_BYTES, LINE_BYTES, read_blocks
+from .lines import BEGINNING, LINE_BYTES, read_blocks
 from .live import NEXT_SUFFIX, Fsync, LiveFile, State, open_record, start_file
-from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
+from .segments import Log, Segment, check_live, last_line, list_log, segment_path
 from .sign import Signer
 from .succession import NOT_THE_FILES, peek_open, read_opened
 from .walk import Finding, Walk
@@ -298,14 +298,16 @@ class _Opening:
         state = file.state
         unsure = state.head.seq - state.durable
         left_well = unsure <= 1 and state.settled
-        if self.fsync != "never" and unsure > 0:
+        if opened.fsync != "never" and self.fsync == "never":
+            file.fsync = "always"  # what this file has promised holds to its end
+        if file.fsync != "never" and unsure > 0:
             file.renew()
         self._mark(file, file.tail(_TAIL_BYTES)[:-1].rpartition(b"\n")[2], state.head.seq)
         recorded = self._record(file)
         changed = (opened.fsync == "never") != (self.fsync == "never")
         events = state.tally.events > 0
         if changed or recorded or (self.fsync != "never" and events and not left_well):
-            file.rotate()
+            file.rotate(self.fsync)
             return True
         return False
 
@@ -377,21 +379,12 @@ def _check_joins(path: Path, opened: Open, newest: Segment) -> None:
 
 
 def _last_place(segment: Segment) -> Head | None:
-    """Where the chain stands behind a finished file, by its last line: whole, as the line of a seal is."""
-    tail = b""
+    """Where the chain stands behind a finished file, by its last line."""
     try:
-        if segment.packed:
-            with closing(segment.open()) as stream:
-                while data := stream.read(BLOCK_BYTES):
-                    tail = tail[-_TAIL_BYTES:] + data
-        else:
-            with open_regular(segment.path) as file:
-                size = os.fstat(file.fileno()).st_size
-                tail = os.pread(file.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        place = read_place(last_line(segment))
     except (OSError, EOFError, ValueError) as error:
         _raise_if_ours(error)
         return None
-    place = read_place(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
     return None if place is None else Head(place.seq, place.chain)
 
 

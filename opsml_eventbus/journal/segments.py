@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import zlib
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from io import FileIO
@@ -29,6 +30,8 @@ _LIVE_SUFFIX = ".jsonl"
 # its names: such a folder is listed until nothing changes. (32 KiB a call, some 300 names of the longest kind.)
 _AT_ONCE = 100
 _TRIES = 10
+_PIECE = 256 << 10  # read at once
+_TAIL_BYTES = 64 << 10  # more than any control record takes
 _BOMB_BYTES = 64 << 20  # less than this may unpack from anything
 _BOMB_RATIO = 100  # a chain value alone is 32 bytes that cannot be compressed: real logs reach 20
 
@@ -218,6 +221,23 @@ def open_regular(path: Path) -> FileIO:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return path.open("rb", buffering=0)
+
+
+def last_line(segment: Segment) -> bytes:
+    """The last line of a finished file, as long as the line of a seal may be; empty where no newline ends it.
+
+    Raises OSError, EOFError, ValueError.
+    """
+    if segment.packed:
+        tail = b""
+        with closing(segment.open()) as stream:
+            while data := stream.read(_PIECE):
+                tail = tail[-_TAIL_BYTES:] + data
+    else:
+        with open_regular(segment.path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            tail = file.readall()
+    return tail[:-1].rpartition(b"\n")[2] if tail.endswith(b"\n") else b""
 
 
 def open_stream(path: Path, suffix: str | None = None) -> Stream:

@@ -1,5 +1,5 @@
-"""A thread beside the one that writes: what is finished is compressed and removed there, so that nobody's
-acknowledgement waits for it."""
+"""A thread beside the one that writes: what is finished is looked through, compressed and removed there, so that
+nobody's acknowledgement waits for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import EventError
 from .compress import compress_segment, remove_segment
@@ -14,26 +15,43 @@ from .segments import Segment
 
 
 class Tidy:
-    """Compressing and removing finished files, in order, in a thread that is started when there is something to do.
+    """Looking for what is too old, removing and compressing, in order, in a thread that is started when there is
+    something to do.
 
-    What fails is told and left: the plain file is still there, and the next rotation or start tries again.
+    What fails is told and left: the next rotation or start tries again.
     """
 
-    def __init__(self, path: Path, compression: str | None, note: Callable[[str, str], None]) -> None:
+    def __init__(self, path: Path, note: Callable[[str, str], None]) -> None:
         self._path = path
-        self._compression = compression
         self._note = note
-        self._jobs: queue.SimpleQueue[tuple[str, Segment] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._queued: set[Path] = set()
+        self._queued: set[tuple[str, Path | None]] = set()
 
-    def compress(self, segment: Segment) -> None:
-        if segment.path not in self._queued:
-            self._queued.add(segment.path)
-            self._put("compression", segment)
+    def look(self, action: Callable[[], None]) -> None:
+        """Do what decides which files are to be removed."""
+        self._put(_Job("pruning", "put off", action))
 
     def remove(self, segment: Segment) -> None:
-        self._put("pruning", segment)
+        def action() -> None:
+            remove_segment(segment)
+            self._note("pruned", f"removed {segment.path.name}")
+
+        self._put_once("pruning", segment, action)
+
+    def compress(self, segment: Segment, compression: str) -> None:
+        def action() -> None:
+            if segment.path.exists():
+                compress_segment(segment, compression)
+
+        self._put_once("compression", segment, action)
+
+    def wait(self) -> None:
+        """Until what was asked for is done."""
+        if self._thread is not None:
+            done = threading.Event()
+            self._put(_Job("", "", done.set))
+            done.wait()
 
     def stop(self) -> None:
         """Finish what was asked for. The log stays locked until then."""
@@ -41,25 +59,35 @@ class Tidy:
             self._jobs.put(None)
             self._thread.join()
 
-    def _put(self, kind: str, segment: Segment) -> None:
+    def _put_once(self, kind: str, segment: Segment, action: Callable[[], None]) -> None:
+        job = _Job(kind, f"{segment.path.name} is left as it is", action, segment.path)
+        if (kind, segment.path) not in self._queued:
+            self._queued.add((kind, segment.path))
+            self._put(job)
+
+    def _put(self, job: _Job) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"journal {self._path.name}: tidy", daemon=True)
             self._thread.start()
-        self._jobs.put((kind, segment))
+        self._jobs.put(job)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            kind, segment = job
             try:
-                if kind == "pruning":
-                    remove_segment(segment)
-                    self._note("pruned", f"removed {segment.path.name}")
-                elif self._compression is not None and segment.path.exists():
-                    compress_segment(segment, self._compression)
+                job.action()
             except (OSError, ValueError, EOFError, EventError) as error:
-                self._note(kind, f"{segment.path.name} is left as it is: {why(error)}")
+                self._note(job.kind, f"{job.failing}: {why(error)}")
             finally:
-                self._queued.discard(segment.path)
+                self._queued.discard((job.kind, job.path))
+
+
+class _Job(NamedTuple):
+    """failing: what is said when the action fails."""
+
+    kind: str
+    failing: str
+    action: Callable[[], None]
+    path: Path | None = None
 
 
 def why(error: Exception) -> str:
