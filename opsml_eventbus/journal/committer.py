@@ -26,8 +26,6 @@ from .disk import Lock, make_folder
 from .format import PLACE_BYTES, Head, Tally, format_bound
 from .live import Fsync, LiveFile, Notice, Notify, State
 from .recovery import Recovery, open_live
-from .retention import Going, Retention
-from .segments import list_log
 from .sign import Signer
 from .tidying import Tidy
 
@@ -90,7 +88,7 @@ class _Close(NamedTuple):
 
 
 class _Prune(NamedTuple):
-    """What is too old was looked for, and put where the writing thread finds it."""
+    """What is too old was looked for."""
 
 
 _Job = list[Append] | Rotate | _Close | _Prune
@@ -120,9 +118,7 @@ class Committer:
         self._closing = threading.Event()
         self._lock: Lock | None = None
         self._file: LiveFile | None = None
-        self._tidy = Tidy(path, self._note)
-        self._retention: Retention | None = None
-        self._going: queue.SimpleQueue[list[Going]] = queue.SimpleQueue()
+        self._tidy = Tidy(path, policy.keep, policy.compress, signer, self._note, partial(self._jobs.put, _Prune()))
         self.failure: EventError | None = None
         self.head = Head()
         self.durable = 0
@@ -213,7 +209,7 @@ class Committer:
         self._call(self._loop, _finish, self._finished)
 
     def _serve(self, file: LiveFile) -> None:
-        self._clean_up(file)
+        self._tidy.look(file.state.log)
         job: _Job | None = None
         while True:
             if job is None:
@@ -423,53 +419,22 @@ class Committer:
         self._unsynced_since = 0.0
         self._publish(file)
         self._note("rotated", f"finished {finished.name}")
-        self._clean_up(file)
+        self._tidy.look(file.state.log)
 
     # ── what is finished ──
 
-    def _clean_up(self, file: LiveFile) -> None:
-        """Have what is too old looked for, declare it and have it removed; compress the rest."""
-        if self._policy.keep is None:
-            self._compress()
-        else:
-            if self._retention is None:
-                self._retention = Retention(self.path, self._policy.keep, file.state.log, self._signer)
-            self._tidy.look(partial(self._look, self._retention))
-
-    def _look(self, retention: Retention) -> None:
-        """In the other thread, since it may have to read finished files."""
-        going: list[Going] = []
-        try:
-            going = retention.going()
-        finally:
-            self._going.put(going)
-            self._jobs.put(_Prune())
-
     def _prune(self, file: LiveFile) -> None:
-        while True:
-            try:
-                found = self._going.get_nowait()
-            except queue.Empty:
-                return
-            there = {segment.first for segment in list_log(self.path).sealed}
-            going = [gone for gone in found if gone.segment.first in there]
+        """Declare what was found to be too old, and have it removed."""
+        while (going := self._tidy.found()) is not None:
             try:
                 if going:
                     file.check_place()
                     file.declare_pruned([gone.record for gone in going])
             except WriteRefused as error:
                 self._note("pruning", f"put off: {error.reason}")
-            else:
-                for gone in going:
-                    self._tidy.remove(gone.segment)
+                going = []
+            self._tidy.clear(going)
             self._publish(file)
-            self._compress()
-
-    def _compress(self) -> None:
-        if self._policy.compress is not None:
-            for segment in list_log(self.path).sealed:
-                if not segment.packed:
-                    self._tidy.compress(segment, self._policy.compress)
 
     # ── telling ──
 

@@ -5,46 +5,71 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import EventError
 from .compress import compress_segment, remove_segment
-from .segments import Segment
+from .retention import Going, Retention
+from .segments import Segment, list_log
+from .sign import Signer
 
 
 class Tidy:
-    """Looking for what is too old, removing and compressing, in order, in a thread that is started when there is
-    something to do.
+    """Looks for what is too old, removes and compresses, in order, in a thread that is started when there is something
+    to do. The writing thread asks it to look, is told by a call of `ready`, declares what was found, has it cleared.
 
     What fails is told and left: the next rotation or start tries again.
     """
 
-    def __init__(self, path: Path, note: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keep: int | None,
+        compression: str | None,
+        signer: Signer | None,
+        note: Callable[[str, str], None],
+        ready: Callable[[], None],
+    ) -> None:
         self._path = path
+        self._keep = keep
+        self._compression = compression
+        self._signer = signer
         self._note = note
+        self._ready = ready
+        self._retention: Retention | None = None
+        self._found: queue.SimpleQueue[list[Going]] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._queued: set[tuple[str, Path | None]] = set()
 
-    def look(self, action: Callable[[], None]) -> None:
-        """Do what decides which files are to be removed."""
-        self._put(_Job("pruning", "put off", action))
+    def look(self, log: str) -> None:
+        """See which of the finished files of the log with this id have to go. It may have to read some."""
+        if self._keep is None:
+            self.clear([])
+            return
+        if self._retention is None:
+            self._retention = Retention(self._path, self._keep, log, self._signer)
+        self._put(_Job("pruning", "put off", partial(self._look, self._retention)))
 
-    def remove(self, segment: Segment) -> None:
-        def action() -> None:
-            remove_segment(segment)
-            self._note("pruned", f"removed {segment.path.name}")
+    def found(self) -> list[Going] | None:
+        """What a look has found and is still there, None when no look has ended since."""
+        try:
+            going = self._found.get_nowait()
+        except queue.Empty:
+            return None
+        there = {segment.first for segment in list_log(self._path).sealed}
+        return [gone for gone in going if gone.segment.first in there]
 
-        self._put_once("pruning", segment, action)
-
-    def compress(self, segment: Segment, compression: str) -> None:
-        def action() -> None:
-            if segment.path.exists():
-                compress_segment(segment, compression)
-
-        self._put_once("compression", segment, action)
+    def clear(self, going: Iterable[Going]) -> None:
+        """Remove these; compress the others."""
+        for gone in going:
+            self._put_once("pruning", gone.segment, self._remove)
+        if self._compression is not None:
+            for segment in list_log(self._path).sealed:
+                if not segment.packed:
+                    self._put_once("compression", segment, partial(self._compress, self._compression))
 
     def wait(self) -> None:
         """Until what was asked for is done."""
@@ -59,8 +84,24 @@ class Tidy:
             self._jobs.put(None)
             self._thread.join()
 
-    def _put_once(self, kind: str, segment: Segment, action: Callable[[], None]) -> None:
-        job = _Job(kind, f"{segment.path.name} is left as it is", action, segment.path)
+    def _look(self, retention: Retention) -> None:
+        going: list[Going] = []
+        try:
+            going = retention.going()
+        finally:
+            self._found.put(going)
+            self._ready()
+
+    def _remove(self, segment: Segment) -> None:
+        remove_segment(segment)
+        self._note("pruned", f"removed {segment.path.name}")
+
+    def _compress(self, compression: str, segment: Segment) -> None:
+        if segment.path.exists():
+            compress_segment(segment, compression)
+
+    def _put_once(self, kind: str, segment: Segment, action: Callable[[Segment], None]) -> None:
+        job = _Job(kind, f"{segment.path.name} is left as it is", partial(action, segment), segment.path)
         if (kind, segment.path) not in self._queued:
             self._queued.add((kind, segment.path))
             self._put(job)
@@ -75,7 +116,7 @@ class Tidy:
         while (job := self._jobs.get()) is not None:
             try:
                 job.action()
-            except (OSError, ValueError, EOFError, EventError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the writing thread waits for this one
                 self._note(job.kind, f"{job.failing}: {why(error)}")
             finally:
                 self._queued.discard((job.kind, job.path))
