@@ -103,7 +103,8 @@ def verify(live):
         if joined and not PLACE.search(data):  # a crash leaves no whole lines of another kind
             here, tampered = here or [seq + 1], tampered or (len(lines) > 1 and fsync not in ("", "never"))
         if first is not None:  # it got its name when all of it was on disk
-            here = here if seal is not None or here else [seq + 1]
+            if seal is None and not here:
+                here, lost = [seq + 1], True
             kept = kept if fsync == "never" and opened else max(kept, seq, *here)
         torn += here
     tampered |= not gaps <= pruned

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from journal_support import event, ids, independent_verifier, lines, make, open_plain, write
+from journal_support import event, ids, independent_verifier, lines, make, open_plain, prune, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.endpoints.journal import JournalSource
@@ -115,6 +115,39 @@ def test_an_emptied_live_file_is_torn_under_any_policy(tmp_path):
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b"")
     assert verify_journal(path).exit == independent_verifier()(path) == 3
+
+
+@pytest.mark.parametrize(("fsync", "verdict"), [("never", 3), ("always", 5)])
+@pytest.mark.parametrize("cut", ["in the seal", "at the seal", "in the line before it", "at the line before it"])
+def test_a_finished_file_whose_end_is_gone_is_one_damage_wherever_it_is_cut(tmp_path, fsync, verdict, cut):
+    """No file is missing: what lies up to the next one belongs to that damage."""
+    file = open_plain(tmp_path / "audit.jsonl", fsync)
+    file.append(lines([1, 2]))
+    finished = file.rotate()
+    file.append(lines([3]))
+    file.checkpoint()
+    file.close()
+    rows = finished.read_bytes().splitlines(keepends=True)
+    last = -1 if "seal" in cut else -2
+    half = rows[last][:40] if cut.startswith("in ") else b""
+    finished.write_bytes(b"".join(rows[:last]) + half)
+    path = tmp_path / "audit.jsonl"
+    report = verify_journal(path)
+    assert (report.exit, len(report.findings)) == (verdict, 1)
+    assert independent_verifier()(path) == verdict
+
+
+def test_only_what_was_not_declared_of_a_beginning_is_said_to_be_missing(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2], [3], [4]], rotate_after=(1, 2, 3))
+    file = open_plain(path)
+    prune(file, 2)
+    file.checkpoint()
+    file.close()
+    first, second, _ = list_log(path).segments
+    first.path.unlink()
+    (finding,) = verify_journal(path).findings
+    assert (finding.kind, finding.seq) == ("missing", first.first)
+    assert finding.reason == f"seq {first.first} to {second.first - 1} are gone"
 
 
 def test_a_time_that_is_no_text_in_a_first_line_is_damage_to_a_writer(tmp_path):

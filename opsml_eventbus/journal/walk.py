@@ -174,6 +174,7 @@ class Walk:
             return
         if self._seal is None and self._clean:
             self._damaged(0, self.sound_end, "a finished file without its seal: its end is gone")
+            self._lost = True  # with whatever else stood there
         if self.fsync != "never" or not self.file_first:
             # It got its name when all of it was on disk, the seal too: no crash can have spoiled it since. Where no
             # open record could be read, nothing says that this one was written otherwise.
@@ -204,7 +205,7 @@ class Walk:
         """What is missing before a file and was not declared pruned: the seq it begins with, the chain before it."""
         declared = self._declared
         return [
-            (first, chain, finding)
+            (first, chain, _without_what_is_declared(finding, first, declared))
             for first, chain, finding in self._gone
             if (first, chain.hex()) not in declared or (self._proven is not None and finding.seq > 1)
         ]
@@ -440,6 +441,14 @@ class Walk:
     def _found(self, kind: Kind, number: int, offset: int, reason: str) -> None:
         self._clean = False
         self._tell(Finding(kind, self._file, number, offset, self.head.seq + 1, reason))
+
+
+def _without_what_is_declared(finding: Finding, first: int, declared: set[tuple[int, str]]) -> Finding:
+    """Of a beginning that is missing before the line `first`, the part that was not declared pruned."""
+    known = max((before for before, _ in declared if before < first), default=1)
+    if finding.seq > 1 or known == 1:
+        return finding
+    return replace(finding, seq=known, reason=f"seq {known} to {first - 1} are gone")
 
 
 # Where a control record's source stands: a look at sixteen bytes, sure only of its no.
