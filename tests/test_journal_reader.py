@@ -23,6 +23,7 @@ from opsml_eventbus.journal import (
     read_backwards,
     read_journal,
     reader,
+    repair,
     succession,
     verify,
     verify_journal,
@@ -578,6 +579,37 @@ def test_a_deleted_line_is_missed(path):
     assert ids(path) == ["e1", "e4"]
     (damage,) = damages(path)
     assert (damage.seq, damage.missed) == (3, 2)
+
+
+def shown(items):
+    """Ids, and the reason of what is damaged."""
+    return [decode_line(item.line).id if isinstance(item, Line) else item.reason for item in items]
+
+
+def test_damage_before_it_does_not_excuse_a_line_that_was_read_already(path):
+    make(path, [[1, 2, 3]])
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*rows[:3], b"garbage\n", *rows[2:]]))
+    told = ["not a line of a journal", "seq 3 where 4 follows"]
+    assert shown(read_journal(path)) == ["e1", "e2", *told, "e2", "e3"]
+
+
+def test_a_repair_that_takes_a_reader_back_behind_damage_is_told(path, monkeypatch):
+    make(path, [[1], [2], [3]], rotate_after=(1, 2))
+    with path.open("ab") as stream:
+        stream.write(b"garbage\n")
+    first = peek_open(Segment(path, None)).first
+    rename, seen = os.rename, []
+
+    def renaming(old, new):
+        rename(old, new)
+        seen.extend(drain(log))
+
+    monkeypatch.setattr(os, "rename", renaming)
+    with JournalReader(path) as log:
+        assert shown(drain(log)) == ["e1", "e2", "e3", "not a line of a journal"]
+        repair(path)
+    assert shown(seen)[:2] == [f"seq {first} where {first + 3} follows", "e3"]
 
 
 def test_a_line_of_100_megabytes_costs_little_memory(path):

@@ -389,7 +389,7 @@ class JournalReader:
         reason, missed = "", None
         if isinstance(control, Open) and self._log not in ("", control.log):
             reason = f"a file of the log {control.log}; this is {self._log}"
-        elif self._next and place.seq < self._next and not self._torn:
+        elif self._next and place.seq < self._next:  # no damage takes a reader back behind what it has read
             reason = f"seq {place.seq} where {self._next} follows"
         elif self._next and place.seq > self._next and not self._torn:
             reason, missed = f"seq {self._next} to {place.seq - 1} are not there", place.seq - self._next
