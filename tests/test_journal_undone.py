@@ -7,7 +7,7 @@ import os
 from contextlib import aclosing
 
 import pytest
-from journal_support import START, ids, lines, make, open_plain, pack
+from journal_support import START, ids, lines, make, open_plain, pack, rewrite
 
 from opsml_eventbus.codec import decode_line
 from opsml_eventbus.endpoints import journal as ends
@@ -16,6 +16,7 @@ from opsml_eventbus.journal import Damage, Head, JournalReader, Line, read_journ
 from opsml_eventbus.journal.format import write_lines
 from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.segments import list_log
+from opsml_eventbus.journal.succession import peek_open
 
 pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
 
@@ -190,6 +191,46 @@ def test_a_place_in_a_log_that_was_repaired_brings_the_whole_log_and_says_so(pat
     reason, *events = shown(list(read_journal(path, behind=place)))
     assert "cut or repaired" in reason
     assert {f"e{n}" for n in (*range(9), *range(19, 60))} < set(events)
+
+
+def test_a_repair_behind_which_the_next_file_happens_to_have_the_next_number_brings_the_whole_log(path):
+    make(path, [range(20), range(20, 24), range(24, 28)], rotate_after=(1, 2))
+    first, second = list_log(path).sealed
+    rows = first.path.read_bytes().splitlines(keepends=True)
+    first.path.write_bytes(b"".join([*rows[:2], b"garbage\n", *rows[8:]]))
+    with JournalReader(path, from_seq=second.first) as log:
+        assert shown(log.read().items) == ["e20", "e21", "e22", "e23"]
+        expected = log.next_seq
+        repair(path)
+        assert peek_open(list_log(path).segments[-1]).first == expected
+        reason, *events = shown(drain(log))
+    assert reason.startswith(f"the line {expected - 1} is not the one that was read")
+    assert [id for id in events if len(id) < 4] == ["e0", *(f"e{n}" for n in range(7, 28))]
+
+
+def test_lines_that_a_repair_puts_where_a_reader_has_been_are_missed(path):
+    make(path, [range(4), range(4, 8), range(8, 12)], rotate_after=(1, 2))
+    second = list_log(path).sealed[1]
+    rows = second.path.read_bytes().splitlines(keepends=True)
+    second.path.write_bytes(b"".join([*rows[:-1], b"garbage\n"]))
+    with JournalReader(path) as log:
+        read = [*log.read().items, *log.read().items]
+        assert shown(read)[-2:] == ["e7", "not a line of a journal"]
+        expected = log.next_seq
+        repair(path)
+        found = drain(log)
+    first = peek_open(list_log(path).segments[-1]).first
+    assert [(item.seq, item.missed) for item in found] == [(expected, first - expected)]
+
+
+def test_files_that_were_never_joined_are_read_once(path):
+    """It is damage, and no repair was at it: nothing comes twice."""
+    make(path, [[1], [2], [3]], rotate_after=(1, 2))
+    second = list_log(path).sealed[1]
+    rewrite(second.path, b'"n":2', b'"n":7')
+    told = shown(list(read_journal(path)))
+    assert [id for id in told if id.startswith("e")] == ["e1", "e2", "e3"]
+    assert [reason for reason in told if "does not join" in reason] == [told[2]]
 
 
 def follow(path, start: Start, step) -> list[str]:

@@ -1,5 +1,6 @@
 """Reading a log in order, its files as one, live across rotation, compression and removal of old files. Readers never
-write, and never check the chain: that is `verify`'s.
+write, and never check the chain: that is `verify`'s. They look at it where one file joins another, to notice that the
+log was cut or repaired under them; then all of it comes again, and that is told.
 
 What is not a sound line comes as a `Damage` in its place, and reading goes on behind it. A line that is missing is
 noticed, because every line says its seq. What the writer undid (a batch that was refused after readers had seen it) is
@@ -24,6 +25,7 @@ from .format import (
     CONTROL_AT,
     CONTROL_MARK,
     PLACE_BYTES,
+    Control,
     Head,
     Open,
     Place,
@@ -35,7 +37,7 @@ from .format import (
 )
 from .lines import Block, last_place, look_sound, place_in, strange
 from .seek import offset_behind, offset_of_time
-from .segments import Log, Segment, find_log
+from .segments import Log, Segment, find_log, list_log
 from .succession import NOT_THE_FILES, Succession, peek_open
 
 _GROWING_SECONDS = 0.25
@@ -102,6 +104,7 @@ class JournalReader:
         sieve: Callable[[bytes], bool] | None = None,
     ) -> None:
         log = find_log(path)
+        self._live = log.live
         self._files = Succession(log.live)
         self._log = ""  # its id, when an open record told it
         self._whole = log.whole
@@ -113,12 +116,13 @@ class JournalReader:
         self._sealed = False  # its seal was read
         self._file: PlainFile | PackedFile | None = None
         self.moved = False  # the live file was taken away under us, and nothing follows it
-        self._torn = False  # damage stands before the next line: what is missing was told
+        self._torn = 0  # pieces of damage that were told since the last line: before the next one, lines are missing
+        self._unjoined: set[Head] = set()  # lines behind which the log was begun with anew
         self._ahead = Portion()
         self._begin(log, since)
         self.cut = behind is not None and not self._follows(behind)
         if self.cut:
-            self._begin_anew(log)
+            self._ahead.items.append(self._begin_anew(log))
 
     @property
     def head(self) -> Head | None:
@@ -196,7 +200,7 @@ class JournalReader:
                 if before is not None:
                     self._next = before + 1
                 else:
-                    self._torn = True  # we come from nowhere: the first line tells its seq
+                    self._torn = 1  # we come from nowhere: the first line tells its seq
                 return
         # The log begins here, or what came before is not wanted.
         record = peek_open(self._files.segment if log.whole and self._files.segment else log.segments[0])
@@ -211,18 +215,20 @@ class JournalReader:
         opened = file.opened()
         if opened is not None and opened.first > head.seq:
             # It ended a file that is not wanted; or files are missing, which is told of their seqs.
-            return opened.first > head.seq + 1 or read_chain(opened.previous) == head.chain
+            return _joins(opened, head)
         place = file.place_of(head.seq)
         return place is not None and (place.seq, place.chain) == head
 
-    def _begin_anew(self, log: Log) -> None:
+    def _begin_anew(self, log: Log) -> Damage:
         """Read all of the log, because nobody can say from where on it is another."""
-        seq, self._from_seq, self._next, self._head, self._torn = self._from_seq - 1, 1, 0, None, False
+        seq = 0 if self._head is None else self._head.seq
+        self._from_seq, self._next, self._head, self._torn, self._log = 1, 0, None, 0, ""
         self.close()
+        self._finished = self._sealed = self.moved = False
         self._begin(log, None)
         name = log.segments[0].name
         reason = f"the line {seq} is not the one that was read: the log was cut or repaired; from its beginning again"
-        self._ahead.items.append(Damage(name, 1, 0, 1, None, reason))
+        return Damage(name, 1, 0, 1, None, reason)
 
     def _offset(self, file: PlainFile, since: int | None) -> int:
         """A byte of the file before what is wanted, at the beginning of a line."""
@@ -272,21 +278,30 @@ class JournalReader:
             assert self._files.segment is not None
             name, why = self._files.segment.name, error.strerror or str(error)
             portion.items.append(Damage(name, 1, 0, self.next_seq, None, why[:1].lower() + why[1:]))
-            self._torn = True
+            self._torn += 1
             return True
         if following is None:
             return False
         segment, file = following
         self._take(file)
-        self._check_joins(segment, portion)
+        self._check_joins(segment, file.opened(), portion)
         return True
 
-    def _check_joins(self, segment: Segment, portion: Portion) -> None:
+    def _check_joins(self, segment: Segment, opened: Open | None, portion: Portion) -> None:
+        head = self._head
+        if opened is not None and head is not None and not _joins(opened, head):
+            log = list_log(self._live)
+            if log.segments and head not in self._unjoined and not _holds(log, head):
+                self._unjoined.add(head)  # once: damage that stays there would be met again and again
+                portion.items.append(self._begin_anew(log))
+                return
+            reason = f"it does not join the line {head.seq} before it"
+            portion.items.append(Damage(segment.name, 1, 0, opened.first, None, reason))
         if self._next and segment.first is not None and segment.first > self._next and not self._torn:
             missed = segment.first - self._next
             reason = f"seq {self._next} to {segment.first - 1} are not there: a file is missing"
             portion.items.append(Damage(segment.name, 1, 0, self._next, missed, reason))
-            self._torn = True
+            self._next, self._torn = segment.first, 1
 
     # ── lines ──
 
@@ -391,12 +406,12 @@ class JournalReader:
             reason = f"a file of the log {control.log}; this is {self._log}"
         elif self._next and place.seq < self._next:  # no damage takes a reader back behind what it has read
             reason = f"seq {place.seq} where {self._next} follows"
-        elif self._next and place.seq > self._next and not self._torn:
+        elif self._next and place.seq > self._next and not self._explained(place.seq, control):
             reason, missed = f"seq {self._next} to {place.seq - 1} are not there", place.seq - self._next
         if reason:
             byte = block.offset_of(number - block.number)
             portion.items.append(Damage(self._file.name, number, byte, self._next, missed, reason))
-        self._torn = False
+        self._torn = 0
         self._next = place.seq + 1
         match control:
             case Open():
@@ -405,6 +420,11 @@ class JournalReader:
                 self._sealed = True  # the end, when nothing stands behind it
             case None if place.seq >= self._from_seq and not is_control(line):
                 portion.items.append(line_of(line, place, self._file.name, number))
+
+    def _explained(self, seq: int, control: Control | None) -> bool:
+        """Are lines missing here because of damage that was told? Within a file nobody can say how many it took. At the
+        beginning of another it is one for each: where more are missing, this may not be the file that was next."""
+        return seq - self._next <= self._torn if isinstance(control, Open) else self._torn > 0
 
     def _opened(self, record: Open) -> None:
         assert self._file is not None
@@ -415,7 +435,25 @@ class JournalReader:
     def _damage(self, portion: Portion, number: int, byte: int, reason: str) -> None:
         assert self._file is not None
         portion.items.append(Damage(self._file.name, number, byte, self.next_seq, None, reason))
-        self._torn = True
+        self._torn += 1
+
+
+def _joins(opened: Open, head: Head) -> bool:
+    """Does the file that begins so stand behind this line, as far as their seqs tell that it should?"""
+    return opened.first != head.seq + 1 or read_chain(opened.previous) == head.chain
+
+
+def _holds(log: Log, head: Head) -> bool:
+    """Is this line, which ended a file, in the log still? Where it cannot be read, it is."""
+    ended = next((segment for segment in reversed(log.sealed) if (segment.first or 0) <= head.seq), None)
+    if ended is None:
+        return False
+    try:
+        with closing(open_segment(ended)) as file:
+            place = file.place_of(head.seq)
+    except OSError:
+        return True
+    return place is not None and (place.seq, place.chain) == head
 
 
 def _is_before(segment: Segment, following: Open, since: int) -> bool:
