@@ -12,7 +12,7 @@ from journal_support import START, ids, lines, make, open_plain, pack, rewrite
 from opsml_eventbus.codec import decode_line
 from opsml_eventbus.endpoints import journal as ends
 from opsml_eventbus.flow import Start
-from opsml_eventbus.journal import Damage, Head, JournalReader, Line, read_journal, repair
+from opsml_eventbus.journal import Damage, Head, JournalReader, Line, read_backwards, read_journal, repair
 from opsml_eventbus.journal.format import write_lines
 from opsml_eventbus.journal.live import LiveFile
 from opsml_eventbus.journal.segments import list_log
@@ -231,6 +231,39 @@ def test_files_that_were_never_joined_are_read_once(path):
     told = shown(list(read_journal(path)))
     assert [id for id in told if id.startswith("e")] == ["e1", "e2", "e3"]
     assert [reason for reason in told if "does not join" in reason] == [told[2]]
+
+
+def test_from_the_end_a_log_that_a_repair_replaced_does_not_end_in_silence(path, monkeypatch):
+    make(path, [range(4), range(4, 8), range(8, 12)], rotate_after=(1, 2))
+    first = list_log(path).sealed[0]
+    rows = first.path.read_bytes().splitlines(keepends=True)
+    first.path.write_bytes(b"".join([*rows[:2], b"garbage\n", *rows[3:]]))
+    unlink, items = os.unlink, read_backwards(path)
+    found = [next(items)]
+
+    def unlinking(name, **options):
+        unlink(name, **options)
+        if not list_log(path).sealed:  # all of it stands in the new live file now
+            found.extend(items)
+
+    monkeypatch.setattr(os, "unlink", unlinking)
+    repair(path)
+    *events, reason = shown(found)
+    assert events == ["e11", "e10", "e9", "e8"]
+    assert reason.endswith("replaced meanwhile")
+
+
+def test_from_the_end_retention_and_rotation_replace_nothing(path):
+    make(path, [[1], [2], [3]], rotate_after=(1, 2))
+    items = read_backwards(path)
+    found = [next(items)]
+    file = open_plain(path)
+    file.rotate()
+    file.append(lines([4]))
+    file.close()
+    for segment in list_log(path).sealed[:2]:
+        segment.path.unlink()
+    assert shown([*found, *items]) == ["e3"]
 
 
 def follow(path, start: Start, step) -> list[str]:

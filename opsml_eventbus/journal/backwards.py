@@ -15,7 +15,7 @@ from ..event import Event
 from .format import Place, is_control
 from .lines import keep_start, place_in, read_blocks, strange
 from .reader import Damage, Line, line_of
-from .segments import Segment, Stream, find_log, open_regular
+from .segments import Segment, Stream, find_log, list_log, open_regular
 from .succession import peek_open, preceding
 
 _BLOCK_BYTES = 64 << 10
@@ -35,18 +35,25 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
 
     What stands behind the last newline is not looked at: a writer may be at it. Line numbers are not known (0).
     Files that are finished, compressed or removed meanwhile do not disturb it: it has begun at the end of what there
-    was. A compressed file is read whole. Raises FileNotFoundError, JournalRefused.
+    was. That a repair took their place is told where reading ends. A compressed file is read whole.
+    Raises FileNotFoundError, JournalRefused.
     """
     log = find_log(path)
     files = preceding(log.live, _open) if log.whole else ((segment, _open(segment)) for segment in log.segments)
     above = 0  # seq of the line above; 0 where nothing can be said of what should stand below it
     name = ""  # the log's id
+    last = 0  # seq of the last line given
+    read: set[int | None] = set()  # where files that were read begin
+    newest: tuple[int, int] | None = None  # which file on disk it began with
     for segment, stream in files:
         if isinstance(stream, OSError):
             yield Damage(segment.name, 0, 0, 0, None, (stream.strerror or str(stream)).lower())
             above = 0
             continue
+        if not read:
+            newest = _on_disk(stream)
         opened = peek_open(segment)
+        read |= {segment.first, None if opened is None else opened.first}
         if opened is not None:
             if name not in ("", opened.log):
                 yield Damage(segment.name, 0, 0, 0, None, f"a file of the log {opened.log}; this is {name}")
@@ -62,9 +69,30 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
                     continue
                 if above and place.seq != above - 1:
                     yield _hole(segment, place, above, found.offset)
-                above = place.seq
+                above = last = place.seq
                 if not is_control(found.line):
                     yield line_of(found.line, place, segment.name, 0)
+    if log.whole and last > 1:
+        for segment in list_log(log.live).segments:
+            if _stands_before(segment, last, read, newest):
+                yield Damage(segment.name, 0, 0, 0, None, f"what stands before seq {last} was replaced meanwhile")
+                return
+
+
+def _on_disk(stream: FileIO | Stream) -> tuple[int, int] | None:
+    if not isinstance(stream, FileIO):
+        return None
+    status = os.fstat(stream.fileno())
+    return status.st_dev, status.st_ino
+
+
+def _stands_before(segment: Segment, seq: int, read: set[int | None], newest: tuple[int, int] | None) -> bool:
+    """Is it a file that begins with this seq or before it, and was not read? (Retention only removes such files.)"""
+    if segment.on_disk() == newest:
+        return False
+    opened = peek_open(segment) if segment.first is None else None
+    first = segment.first if opened is None else opened.first
+    return first is not None and first <= seq and (segment.first is None or first not in read)
 
 
 def last_id(path: str | Path) -> str | None:
