@@ -280,6 +280,7 @@ def test_a_reader_that_fell_behind_removed_files_says_what_is_missing(path):
     file.close()
     damage = next(item for item in items if not isinstance(item, Line))
     assert damage.missed == 3  # lines: its open record, its event, its seal
+    assert "removed by retention or missing" in damage.reason  # it need not be tampering
     assert [decode_line(item.line).id for item in items if isinstance(item, Line)] == ["e3", "e4"]
 
 

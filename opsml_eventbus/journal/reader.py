@@ -299,7 +299,8 @@ class JournalReader:
             portion.items.append(Damage(segment.name, 1, 0, opened.first, None, reason))
         if self._next and segment.first is not None and segment.first > self._next and not self._torn:
             missed = segment.first - self._next
-            reason = f"seq {self._next} to {segment.first - 1} are not there: a file is missing"
+            gone = f"seq {self._next} to {segment.first - 1} are not there"
+            reason = f"{gone}: removed by retention or missing (`eventbus verify` tells)"
             portion.items.append(Damage(segment.name, 1, 0, self._next, missed, reason))
             self._next, self._torn = segment.first, 1
 
