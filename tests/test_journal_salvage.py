@@ -167,6 +167,29 @@ def test_an_edited_event_does_not_give_the_log_to_another(log, other):
     assert mended(log) == ["gap", *EVERY[1:8], "gap"]
 
 
+@pytest.mark.parametrize("where", ["in front", "behind the open record", "behind an edited event"])
+def test_a_few_lines_of_another_log_do_not_take_a_whole_one(tmp_path, where):
+    path = make(tmp_path / "log" / "audit.jsonl", [range(50)])
+    theirs = rows(make(tmp_path / "other" / "audit.jsonl", [range(1000, 1004)]))
+    lines = rows(path)
+    if where == "in front":
+        put(path, [*theirs[:2], *lines])
+    elif where == "behind the open record":
+        put(path, [lines[0], *theirs[:2], *lines[1:]])
+    else:
+        put(path, [lines[0], lines[1].replace(b'"n":0', b'"n":9'), *lines[2:], *theirs])
+    found = [name for name in mended(path) if name != "gap"]
+    assert found == [f"e{number}" for number in range(where == "behind an edited event", 50)]
+
+
+def test_most_lines_say_whose_the_log_is_though_no_file_begins_as_it_did(log, other):
+    for segment in list_log(log).sealed:
+        lines = rows(segment.path)
+        put(segment.path, [lines[0][:-9] + b"!" + lines[0][-8:], *lines[1:]])
+    put(log, [*rows(other)[:2], *rows(log)])
+    assert [name for name in mended(log) if name != "gap"] == EVERY
+
+
 def test_files_that_changed_places_are_put_back_though_one_was_edited(log):
     first, second = (segment.path for segment in list_log(log).sealed)
     content = first.read_bytes(), second.read_bytes()

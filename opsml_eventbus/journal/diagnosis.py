@@ -12,12 +12,10 @@ from typing import NamedTuple
 from ..errors import JournalRefused
 from .format import Head, Pruned, Seal, Tally, peek_control
 from .lines import read_blocks
-from .runs import Run, blocks_of, read_runs
+from .runs import Groups, Run, blocks_of, read_runs
 from .segments import Log, Segment, parse_segment
 from .succession import peek_open
 from .walk import Finding, Walk
-
-_FILE = 1 << 32  # what a file's word weighs in lines: they only decide between as many files
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,13 @@ def diagnose(log: Log, *, whole: bool = False) -> Diagnosis | None:
 
     Raises JournalRefused: nothing of it is a journal, or only its beginning is gone, and nothing can mend that.
     """
-    segments, name = _in_order(log)
+    begun = {segment: _begun(segment) for segment in log.segments}
+    name = _guess(begun)
+    segments = _in_order(begun, name)
     look = _Look(segments, name)
+    if look.damage is not None and (told := _most_told(log, segments, look)) != name:
+        segments = _in_order(begun, told)
+        look = _Look(segments, told)
     damage = look.damage
     if damage is None and look.beheaded is not None:
         raise JournalRefused(str(log.live), f"{look.beheaded.reason}, undeclared: nothing that is there can mend it")
@@ -170,7 +173,7 @@ def _cut_at(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
 
 def _run(segment: Segment, walk: Walk) -> Run:
     """The sound part of the file that was walked last."""
-    return Run(segment, 0, walk.file_first, end=walk.sound_end, last=walk.head)
+    return Run(segment, 0, walk.file_first, end=walk.sound_end, last=walk.head, log=walk.log)
 
 
 def _beginning(segment: Segment) -> Pruned | None:
@@ -181,18 +184,35 @@ def _beginning(segment: Segment) -> Pruned | None:
 # ── the order of the files ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
-    """The files as they follow each other, whatever their names, and the id of their log: the one most of them tell.
+def _begun(segment: Segment) -> list[Run]:
+    """The runs at a file's beginning, as far as they are read at once."""
+    try:
+        return list(read_runs(segment, itertools.islice(blocks_of(segment, 0), 1)))
+    except (OSError, EOFError, ValueError):
+        return []
 
-    A file of another log, or one that does not say where it begins, stands where its name says.
-    """
-    begun = {segment: _begins(segment) for segment in log.segments}
+
+def _guess(begun: dict[Segment, list[Run]]) -> str:
+    """The id of the log, as most lines at the beginnings of the files tell it. In a sound log there is no other."""
     votes = Counter[str]()
-    for begins in begun.values():
-        if begins is not None:
-            votes[begins.log] += _FILE * (1 + begins.joined) + begins.lines
-    name = votes.most_common(1)[0][0] if votes else ""
-    own = {segment: begins.seq for segment, begins in begun.items() if begins is not None and begins.log == name}
+    for run in itertools.chain(*begun.values()):
+        votes[run.log] += run.height if run.log else 0
+    return max(votes, key=lambda name: votes[name], default="")
+
+
+def _most_told(log: Log, segments: Sequence[Segment], look: _Look) -> str:
+    """The id of the log, as most lines of all its files tell it."""
+    at = 0 if look.damage is None else look.damage.at
+    files = _with_twins(log, segments[at:])
+    return Groups(look.had[:at], [run for file in files for run in read_runs(file, blocks_of(file, 0))]).log
+
+
+def _in_order(begun: dict[Segment, list[Run]], name: str) -> tuple[Segment, ...]:
+    """The files of the log of that id as they follow each other, whatever they are called.
+
+    A file of another log, or one that does not say where it begins, stands where it is called to.
+    """
+    own = {segment: seq for segment, runs in begun.items() if (seq := _begins(runs, name))}
     finished = {seq for segment, seq in own.items() if segment.first is not None}
 
     def place(segment: Segment) -> tuple[bool, int]:
@@ -201,37 +221,21 @@ def _in_order(log: Log) -> tuple[tuple[Segment, ...], str]:
             return segment.first is None, segment.first or 0
         return False, seq
 
-    return tuple(sorted(log.segments, key=place)), name
+    return tuple(sorted(begun, key=place))
 
 
-class _Begins(NamedTuple):
-    """What a file says of its beginning. seq: of its open record, when that is `joined` by a line; else of its longest
-    run. lines: how many of its first ones are of that log."""
-
-    log: str
-    seq: int
-    joined: bool
-    lines: int
-
-
-def _begins(segment: Segment) -> _Begins | None:
-    try:
-        runs = list(read_runs(segment, itertools.islice(blocks_of(segment, 0), 1)))
-    except (OSError, EOFError, ValueError):
-        return None
-    opened = next((run for run in runs if run.proved), None)
-    joined = next((run for run in runs if run.proved and run.last.seq > run.first), None)
-    if joined is not None:
-        return _Begins(joined.log, joined.first, joined=True, lines=_count(runs, joined.log))
-    longest = max(runs, key=lambda run: run.last.seq - run.first, default=None)
-    told = opened or longest
-    if longest is None or told is None or not told.log:
-        return None
-    return _Begins(told.log, longest.first, joined=False, lines=_count(runs, told.log))
-
-
-def _count(runs: Sequence[Run], log: str) -> int:
-    return sum(run.last.seq - run.first + 1 for run in runs if run.log == log)
+def _begins(runs: Sequence[Run], name: str) -> int:
+    """Where a file begins that holds these runs: as most lines say that can be the log's; 0 where none tells of it."""
+    groups = Groups((), runs, name)
+    if not groups.own:
+        return 0
+    lines, first = Counter[Run](), dict[Run, int]()
+    for run in runs:
+        if run not in groups.foreign:
+            root = groups.root(run)
+            lines[root] += run.height
+            first[root] = min(run.first, first.get(root, run.first))
+    return first[max(lines, key=lambda root: lines[root])]
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
@@ -31,6 +33,7 @@ from .lines import Block, place_in, read_blocks
 from .segments import Segment
 
 _TOGETHER = re.compile(rb'"\}[' + BLANKS + rb']*(?=\{"specversion":)')
+_LOGS = 16  # of which lines are counted: enough, and no more when somebody has put in thousands
 _EVERY = 256  # lines of a run: so many chain values are kept, and every so many-th of a long one that is looked into
 
 
@@ -58,6 +61,11 @@ class Run:
     _chains: list[bytes] = field(default_factory=list)
     _marks: list[tuple[int, bytes]] = field(default_factory=list)
     _window: tuple[int, list[bytes]] = (-1, [])  # what was looked into last: who asks, asks on from there
+
+    @property
+    def height(self) -> int:
+        """How many lines."""
+        return self.last.seq - self.first + 1
 
     def follows(self, chain: bytes) -> bool:
         """Does the first line join a line of this chain value?"""
@@ -141,6 +149,109 @@ def agreed(one: Run, other: Run) -> int:
         return last  # a chain value stands for all that is before it
     both = zip(one.places(first), other.places(first), strict=False)
     return first + sum(1 for _ in itertools.takewhile(lambda pair: pair[0][1] == pair[1][1], both)) - 1
+
+
+# ── which belong together ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Groups:
+    """Runs that join each other, directly or through others: one chain, or one that divides.
+
+    had: runs that are sound, all of one log. runs: the others, in the order of their files. log: the id of the log of
+    which `own` are; "" for the one that most lines tell of.
+    """
+
+    def __init__(self, had: Sequence[Run], runs: Sequence[Run], log: str = "") -> None:
+        self._runs = runs
+        self.joined: set[Run] = set(had)  # the first line of which is proved
+        self._above: dict[Run, Run] = {}
+        active: list[Run] = []
+        for run in sorted((*had, *runs), key=lambda run: run.first):
+            active = [other for other in active if other.last.seq >= run.first - 1]
+            for other in active:
+                if other.first < run.first and run.body and run.follows(other.chain_at(run.first - 1)):
+                    self.joined.add(run)
+                    self._unite(run, other)
+                elif other.last.seq >= run.first and other.chain_at(run.first) == run.chain_at(run.first):
+                    self._unite(run, other)
+            active.append(run)
+            if run.proved:
+                self.joined.add(run)
+        self.log = log or self._most_told((*had, *runs))
+        own = {self.root(run) for run in (*had, *(run for run in runs if run.log == self.log))}
+        foreign = {self.root(run) for run in runs if run.log not in ("", self.log)} - own
+        self.own = {run for run in runs if self.root(run) in own}
+        self.foreign = {run for run in runs if self.root(run) in foreign}
+
+    def of(self, runs: Iterable[Run]) -> set[Run]:
+        """All that is joined to these."""
+        roots = {self.root(run) for run in runs}
+        return {run for run in self._runs if self.root(run) in roots}
+
+    def root(self, run: Run) -> Run:
+        """The same one for all that are joined."""
+        while (above := self._above.get(run, run)) is not run:
+            run = above
+        return run
+
+    def _unite(self, one: Run, other: Run) -> None:
+        self._above[self.root(one)] = self.root(other)
+
+    def _most_told(self, runs: Sequence[Run]) -> str:
+        """The log of which the most lines could be written: its own, and those that join nothing and find room among
+        them. Of two with as many the one with more of its own, then the one that the last file tells of last."""
+        told: dict[Run, Counter[str]] = {}
+        for run in reversed(runs):
+            told.setdefault(self.root(run), Counter())[run.log] += run.height if run.log else 0
+        lines: dict[str, list[Run]] = {}
+        for run in reversed(runs):
+            ((name, _),) = told[self.root(run)].most_common(1)
+            lines.setdefault(name, []).append(run)
+        loose = lines.pop("", [])
+        own = {name: Seqs((run.first, run.last.seq) for run in found) for name, found in lines.items()}
+        heaviest = sorted(own, key=lambda name: -own[name].count)[:_LOGS]
+        return max(heaviest, key=lambda name: own[name].count_with(loose), default="")
+
+
+class Seqs:
+    """Seqs that are taken."""
+
+    def __init__(self, taken: Iterable[tuple[int, int]]) -> None:
+        self._firsts, self._lasts = list[int](), list[int]()
+        for first, last in sorted(taken):
+            if self._lasts and first <= self._lasts[-1] + 1:
+                self._lasts[-1] = max(self._lasts[-1], last)
+            else:
+                self._firsts.append(first)
+                self._lasts.append(last)
+
+    @property
+    def count(self) -> int:
+        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
+    def count_with(self, runs: Iterable[Run]) -> int:
+        """How many there were with those runs that take none of these."""
+        free = Seqs((run.first, run.last.seq) for run in runs if not self.any(run.first, run.last.seq))
+        return self.count + free.count
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest."""
+        return (self._firsts[0], self._lasts[-1]) if self._firsts else (0, 0)
+
+    def add(self, first: int, last: int) -> None:
+        """Seqs none of which is taken yet."""
+        at = bisect_left(self._firsts, first)
+        self._firsts.insert(at, first)
+        self._lasts.insert(at, last)
+
+    def any(self, first: int, last: int) -> bool:
+        """Is any from `first` to `last` taken?"""
+        at = bisect_left(self._lasts, first)
+        return at < len(self._firsts) and self._firsts[at] <= last
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = None) -> Iterator[Run]:

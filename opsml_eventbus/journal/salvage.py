@@ -23,7 +23,7 @@ from ..event import Gap
 from .diagnosis import Diagnosis
 from .format import Pruned, Recovered, control_line, is_control, peek_control
 from .lines import Block
-from .runs import Run, agreed, blocks_of, read_runs
+from .runs import Groups, Run, Seqs, agreed, blocks_of, read_runs
 
 _NEAR = 16  # runs on each side that have a say in where one belongs: enough, and no more when there are thousands
 
@@ -48,7 +48,7 @@ class Salvage:
             )
             for segment, piece in zip(found.segments, self.pieces, strict=True)
         ]
-        groups = _Groups(found, list(itertools.chain(*files)))
+        groups = Groups(found.had, list(itertools.chain(*files)), found.log)
         self._parts = _parts(found, files, groups)
         self._ends_unknown = not found.sealed and _ends_unknown(
             files[-1], self.pieces[-1], {part.run for part in self._parts}, groups.own
@@ -129,48 +129,6 @@ class Piece:
         return Recovered(self.bytes, self.offset, kept.name, self._digest.hexdigest(), self.salvaged)
 
 
-# ── whose ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Groups:
-    """Runs that join each other, directly or through others: one chain, or one that divides."""
-
-    def __init__(self, found: Diagnosis, runs: Sequence[Run]) -> None:
-        self._runs = runs
-        self.joined: set[Run] = set(found.had)  # the first line of which is proved
-        self._above: dict[Run, Run] = {}
-        active: list[Run] = []
-        for run in sorted((*found.had, *runs), key=lambda run: run.first):
-            active = [other for other in active if other.last.seq >= run.first - 1]
-            for other in active:
-                if other.first < run.first and run.body and run.follows(other.chain_at(run.first - 1)):
-                    self.joined.add(run)
-                    self._unite(run, other)
-                elif other.last.seq >= run.first and other.chain_at(run.first) == run.chain_at(run.first):
-                    self._unite(run, other)
-            active.append(run)
-            if run.proved:
-                self.joined.add(run)
-        name = found.log or next((run.log for run in runs if run.log), "")
-        own = {self._root(run) for run in (*found.had, *(run for run in runs if run.log == name))}
-        foreign = {self._root(run) for run in runs if run.log not in ("", name)} - own
-        self.own = {run for run in runs if self._root(run) in own}
-        self.foreign = {run for run in runs if self._root(run) in foreign}
-
-    def of(self, runs: Iterable[Run]) -> set[Run]:
-        """All that is joined to these."""
-        roots = {self._root(run) for run in runs}
-        return {run for run in self._runs if self._root(run) in roots}
-
-    def _root(self, run: Run) -> Run:
-        while (above := self._above.get(run, run)) is not run:
-            run = above
-        return run
-
-    def _unite(self, one: Run, other: Run) -> None:
-        self._above[self._root(one)] = self._root(other)
-
-
 # ── what ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -182,14 +140,14 @@ class _Part(NamedTuple):
     spoilt: bool = False
 
 
-def _parts(found: Diagnosis, files: Sequence[Sequence[Run]], groups: _Groups) -> list[_Part]:
+def _parts(found: Diagnosis, files: Sequence[Sequence[Run]], groups: Groups) -> list[_Part]:
     """What is written, in its order."""
     fitting = groups.of(_fitting(found, files, _each_once(found.had, files, groups, groups.own), groups))
     return _each_once(found.had, files, groups, groups.own | fitting)
 
 
 def _each_once(
-    had: Sequence[Run], files: Sequence[Sequence[Run]], groups: _Groups, wanted: AbstractSet[Run]
+    had: Sequence[Run], files: Sequence[Sequence[Run]], groups: Groups, wanted: AbstractSet[Run]
 ) -> list[_Part]:
     """The runs that are wanted, without what stands in another too, and without a first line that is not as it was."""
     parts: list[_Part] = []
@@ -213,11 +171,11 @@ def _each_once(
     return parts
 
 
-def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], groups: _Groups) -> Iterator[Run]:
+def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Part], groups: Groups) -> Iterator[Run]:
     """The runs that join nothing of the log and fit: into a hole of it, wherever they stand, or before or behind all of
     it, unless more lines in their file say otherwise by where they stand."""
     kept = {part.run: part.start for part in own}
-    taken = _Seqs([*((run.first, run.last.seq) for run in found.had), *((kept[run], run.last.seq) for run in kept)])
+    taken = Seqs([*((run.first, run.last.seq) for run in found.had), *((kept[run], run.last.seq) for run in kept)])
     least, most = taken.bounds
     loose = list[tuple[int, int, Run]]()  # in which file, at which place
     places = [[(at, run) for at, run in enumerate(file) if run in kept] for file in files]
@@ -254,35 +212,6 @@ def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], ow
         return True
     last = next(run for run in reversed(runs) if run in own or run in parts)
     return not last.sealed and last.end < piece.offset + piece.bytes
-
-
-class _Seqs:
-    """Seqs that are taken."""
-
-    def __init__(self, taken: Iterable[tuple[int, int]]) -> None:
-        self._firsts, self._lasts = list[int](), list[int]()
-        for first, last in sorted(taken):
-            if self._lasts and first <= self._lasts[-1] + 1:
-                self._lasts[-1] = max(self._lasts[-1], last)
-            else:
-                self._firsts.append(first)
-                self._lasts.append(last)
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The least and the greatest."""
-        return (self._firsts[0], self._lasts[-1]) if self._firsts else (0, 0)
-
-    def add(self, first: int, last: int) -> None:
-        """Seqs none of which is taken yet."""
-        at = bisect_left(self._firsts, first)
-        self._firsts.insert(at, first)
-        self._lasts.insert(at, last)
-
-    def any(self, first: int, last: int) -> bool:
-        """Is any from `first` to `last` taken?"""
-        at = bisect_left(self._lasts, first)
-        return at < len(self._firsts) and self._firsts[at] <= last
 
 
 def _whole(line: bytes) -> bytes | None:
