@@ -119,6 +119,22 @@ def test_a_wrong_chain_value_costs_nothing(log):
     assert mended(log) == EVERY
 
 
+@pytest.mark.parametrize("damage", ["garbage in the first", "an event of the first edited"])
+def test_a_copy_of_another_file_says_nothing_of_where_lines_belong(tmp_path, damage):
+    path = make(tmp_path / "audit.jsonl", [range(4), range(4, 8)], rotate_after=(1,))
+    first = list_log(path).sealed[0].path
+    copy, lines = rows(first), rows(path)
+    if damage == "garbage in the first":
+        put(first, [*copy[:2], b"garbage\n", *copy[2:]])
+        put(path, [lines[0], *lines[2:], *copy])
+    else:
+        put(first, [copy[0], copy[1].replace(b'"n":0', b'"n":5'), *copy[2:]])
+        put(path, [lines[0], b"\0" * 40 + b"\n", *lines[2:], *copy])
+    found = mended(path)
+    assert "gap" in found
+    assert [name for name in found if name != "gap"] == [*EVERY[:4], *EVERY[6 - (damage[0] == "a") : 8]]
+
+
 # ── nothing is invented, and nothing displaced ───────────────────────────────────────────────────────────────────────
 
 

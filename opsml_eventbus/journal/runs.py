@@ -208,7 +208,7 @@ class Groups:
             ((name, _),) = told[self.root(run)].most_common(1)
             lines.setdefault(name, []).append(run)
         loose = lines.pop("", [])
-        own = {name: Seqs((run.first, run.last.seq) for run in found) for name, found in lines.items()}
+        own = {name: Seqs.of(found) for name, found in lines.items()}
         heaviest = sorted(own, key=lambda name: -own[name].count)[:_LOGS]
         return max(heaviest, key=lambda name: own[name].count_with(loose), default="")
 
@@ -225,13 +225,29 @@ class Seqs:
                 self._firsts.append(first)
                 self._lasts.append(last)
 
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Seqs:
+        return cls((run.first, run.last.seq) for run in runs)
+
+    @property
+    def spans(self) -> Iterable[tuple[int, int]]:
+        return zip(self._firsts, self._lasts, strict=True)
+
+    def within(self, first: int, last: int) -> int:
+        """How many from `first` to `last` are taken."""
+        at, found = bisect_left(self._lasts, first), 0
+        while at < len(self._firsts) and self._firsts[at] <= last:
+            found += min(last, self._lasts[at]) - max(first, self._firsts[at]) + 1
+            at += 1
+        return found
+
     @property
     def count(self) -> int:
         return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
 
     def count_with(self, runs: Iterable[Run]) -> int:
         """How many there were with those runs that take none of these."""
-        free = Seqs((run.first, run.last.seq) for run in runs if not self.any(run.first, run.last.seq))
+        free = Seqs.of(run for run in runs if not self.any(run.first, run.last.seq))
         return self.count + free.count
 
     @property

@@ -177,6 +177,7 @@ def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Pa
     kept = {part.run: part.start for part in own}
     taken = Seqs([*((run.first, run.last.seq) for run in found.had), *((kept[run], run.last.seq) for run in kept)])
     least, most = taken.bounds
+    twice = _in_two_files([*found.had, *groups.own])
     loose = list[tuple[int, int, Run]]()  # in which file, at which place
     places = [[(at, run) for at, run in enumerate(file) if run in kept] for file in files]
     for number, file in enumerate(files):
@@ -190,20 +191,41 @@ def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Pa
     for number, at, run in sorted(loose, key=lambda found: (found[2].first - found[2].last.seq, found[2].first)):
         if taken.any(run.first, run.last.seq) or (found.had and run.first < least):
             continue
-        if not least < run.first < most and _misplaced(run, at, places[number]):
+        continues = at > 0 and files[number][at - 1] in groups.own and _continues(files[number][at - 1], run, taken)
+        if not (least < run.first < most or continues) and _misplaced(run, at, places[number], twice):
             continue
         taken.add(run.first, run.last.seq)
         insort(places[number], (at, run), key=lambda place: place[0])
         yield run
 
 
-def _misplaced(run: Run, at: int, places: Sequence[tuple[int, Run]]) -> bool:
+def _continues(before: Run, run: Run, taken: Seqs) -> bool:
+    """Does a hole of the log begin with the end of the run before it, and this one stand behind that?"""
+    end = before.last.seq
+    return end < run.first and not taken.any(end + 1, end + 1)
+
+
+def _in_two_files(runs: Iterable[Run]) -> Seqs:
+    """The seqs that more than one file holds. (A file and its compressed form are one.)"""
+    files: dict[int | None, list[Run]] = {}
+    for run in runs:
+        files.setdefault(run.segment.first, []).append(run)
+    spans = sorted(span for found in files.values() for span in Seqs.of(found).spans)
+    twice, end = list[tuple[int, int]](), 0
+    for first, last in spans:
+        if first <= end:
+            twice.append((first, min(last, end)))
+        end = max(end, last)
+    return Seqs(twice)
+
+
+def _misplaced(run: Run, at: int, places: Sequence[tuple[int, Run]], twice: Seqs) -> bool:
     """Do the runs near it in its file that have lower seqs and stand behind it, or the other way round, hold as many
-    lines as it has?"""
+    lines as it has? Those that another file holds have no say: whole files are copied behind others."""
     index = bisect_left(places, at, key=lambda place: place[0])
     near = places[max(0, index - _NEAR) : index + _NEAR]
     wrong = (other for place, other in near if (place < at) != (other.first < run.first))
-    return sum(other.last.seq - other.first + 1 for other in wrong) > run.last.seq - run.first
+    return sum(other.height - twice.within(other.first, other.last.seq) for other in wrong) >= run.height
 
 
 def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], own: AbstractSet[Run]) -> bool:
