@@ -42,8 +42,8 @@ class Run:
     """Lines of a file from the byte `offset` to `end`, the first of which is `first`; last: where the chain stands
     behind them. log: as an open record among them says. pruned: the beginnings that they declare, by the seq of the
     record. sealed: the last one is a seal. proved: the first one is an open record, which says itself what it follows.
-    bare: what stands before them, if anything, cannot be read. contradicted: the next line has the next seq and does
-    not join them."""
+    bare: what stands before them, if anything, cannot be read;
+    unreadable: so many lines of it. contradicted: the next line has the next seq and does not join them."""
 
     segment: Segment
     offset: int
@@ -57,6 +57,7 @@ class Run:
     sealed: bool = False
     proved: bool = False
     bare: bool = False
+    unreadable: int = 0
     contradicted: bool = False
     _chains: list[bytes] = field(default_factory=list)
     _marks: list[tuple[int, bytes]] = field(default_factory=list)
@@ -276,11 +277,12 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
     run: Run | None = None
     doubted: Run | None = None  # the one before a line that does not join it, which perhaps only states a wrong chain
     instead = b""  # the chain value that its bytes give
-    bare = behind is None
+    bare, unreadable = behind is None, 0
     for line, place, offset, end in _lines(blocks):
         if place is None:
             yield from filter(None, (doubted, run))
             run, doubted, behind, bare = None, None, None, True
+            unreadable += end - offset > 1  # no line is empty
             continue
         body, head = line[:-CHAIN_BYTES], Head(place.seq, place.chain)
         comes_next = run is not None and place.seq == run.last.seq + 1
@@ -303,10 +305,10 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
             if doubted is not None:
                 doubted.contradicted = True
             before = run.last if run is not None else behind
-            run = Run(segment, offset, place.seq, body, bare=bare)
+            run = Run(segment, offset, place.seq, body, bare=bare, unreadable=unreadable)
             instead = b"" if before is None or before.seq != place.seq - 1 else link(before.chain, body)
         run.add(line, head, end)
-        bare, behind = False, None
+        bare, unreadable, behind = False, 0, None
     yield from filter(None, (doubted, run))
 
 

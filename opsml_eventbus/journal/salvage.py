@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
@@ -24,6 +25,7 @@ from .diagnosis import Diagnosis
 from .format import Pruned, Recovered, control_line, is_control, peek_control
 from .lines import Block
 from .runs import Groups, Run, Seqs, agreed, blocks_of, read_runs
+from .segments import Segment
 
 _NEAR = 16  # runs on each side that have a say in where one belongs: enough, and no more when there are thousands
 
@@ -50,8 +52,10 @@ class Salvage:
         ]
         groups = Groups(found.had, list(itertools.chain(*files)), found.log)
         self._parts = _parts(found, files, groups)
-        self._ends_unknown = not found.sealed and _ends_unknown(
-            files[-1], self.pieces[-1], {part.run for part in self._parts}, groups.own
+        self._ends_unknown = not found.sealed and (
+            _ends_unknown(files[-1], self.pieces[-1], {part.run for part in self._parts}, groups.own)
+            or _reaches_further(found, self._parts, itertools.chain(*files), groups)
+            or _lacks_more(found, self._parts, files)
         )
         declared = (part.run.pruned[seq] for part in self._parts for seq in part.run.pruned if seq >= part.start)
         self._pruned = {*found.pruned, *declared}
@@ -234,6 +238,32 @@ def _ends_unknown(runs: Sequence[Run], piece: Piece, parts: AbstractSet[Run], ow
         return True
     last = next(run for run in reversed(runs) if run in own or run in parts)
     return not last.sealed and last.end < piece.offset + piece.bytes
+
+
+def _reaches_further(found: Diagnosis, parts: Sequence[_Part], runs: Iterable[Run], groups: Groups) -> bool:
+    """Is there a line, perhaps of the log, that was not taken and has a greater seq than all that were?"""
+    end = max([found.behind.seq, *(part.run.last.seq for part in parts)])
+    return any(run.last.seq > end for run in runs if run not in groups.foreign)
+
+
+def _lacks_more(found: Diagnosis, parts: Sequence[_Part], files: Sequence[Sequence[Run]]) -> bool:
+    """Are there more lines in a file that cannot be read than lines missing at the holes in it and beside it? One may
+    be the log's last, which then stood elsewhere. (What stands behind a seal was never the log's.)"""
+    holes = Counter[Segment | None]()
+    at, before = found.behind.seq, found.segments[0] if found.sound else None
+    for part in parts:
+        missing = max(0, part.start - at - 1)
+        holes[part.run.segment] += missing
+        if before != part.run.segment:
+            holes[before] += missing
+        at, before = max(at, part.run.last.seq), part.run.segment
+    for file in files:
+        unreadable = sum(
+            run.unreadable for before, run in zip((None, *file), file, strict=False) if not (before and before.sealed)
+        )
+        if file and unreadable > holes[file[0].segment]:
+            return True
+    return False
 
 
 def _whole(line: bytes) -> bytes | None:
