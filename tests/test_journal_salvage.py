@@ -83,6 +83,21 @@ def test_a_file_that_was_put_behind_another_and_stands_in_its_place_too_is_there
     assert log.read_bytes().startswith(before[1])
 
 
+@pytest.mark.parametrize("stands", ["in the place of the last", "in the last", "behind the last"])
+def test_what_joins_the_sound_part_from_below_is_put_before_it(log, stands):
+    first = list_log(log).sealed[0].path
+    lines, last = rows(first), rows(log)
+    first.unlink()
+    if stands == "in the place of the last":
+        put(first, last)
+        put(log, [lines[0].replace(b"journal.open", b"journal.opem"), *lines[1:]])
+    elif stands == "in the last":
+        put(log, [*last[:-1], *lines[1:], last[-1]])
+    else:
+        put(log, [*last, *lines[1:]])
+    assert [name for name in mended(log) if name != "gap"] == EVERY
+
+
 def test_what_two_writers_acknowledged_is_kept(tmp_path):
     path = make(tmp_path / "audit.jsonl", [range(4), range(4, 8)], rotate_after=(1,))
     before = path.read_bytes()

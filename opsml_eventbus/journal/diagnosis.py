@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..errors import JournalRefused
-from .format import Head, Pruned, Seal, Tally, peek_control
+from .format import CHAIN_BYTES, Head, Pruned, Seal, Tally, peek_control
 from .lines import read_blocks
 from .runs import Groups, Run, blocks_of, read_runs
 from .segments import Log, Segment, parse_segment
@@ -173,7 +173,9 @@ def _cut_at(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
 
 def _run(segment: Segment, walk: Walk) -> Run:
     """The sound part of the file that was walked last."""
-    return Run(segment, 0, walk.file_first, end=walk.sound_end, last=walk.head, log=walk.log)
+    first = next((block.lines[0] for block in blocks_of(segment, 0, walk.sound_end)), b"")
+    body = first[:-CHAIN_BYTES]
+    return Run(segment, 0, walk.file_first, body, end=walk.sound_end, last=walk.head, log=walk.log)
 
 
 def _beginning(segment: Segment) -> Pruned | None:

@@ -92,6 +92,7 @@ class Salvage:
         at, sealed = found.behind.seq, found.sound == 0 and bool(found.had)
         for part in self._parts:
             missing = part.start - at - 1
+            sealed = sealed or at == 0  # a log begins with an open record
             only_a_record = missing == 1 and (sealed or (part.start == part.run.first and part.run.proved))
             if missing > 0 and not only_a_record and part.start not in self._pruned:
                 yield self._gap()
