@@ -15,6 +15,8 @@ from commandline import CommandLine, until
 from test_cli_live import audit_lines
 
 from cli.main import run
+from opsml_eventbus.codec import encode_line
+from opsml_eventbus.event import Event
 from opsml_eventbus.journal import Segment
 
 
@@ -109,6 +111,15 @@ def test_members_can_be_kept_out_of_the_file(cli: CommandLine) -> None:
     names = {event["data"]["username"] for event in cli.run("tail", "h.jsonl").events}
     assert len(names) == 1
     assert names.pop().startswith("hmac-sha256:")
+
+
+def test_an_event_that_grows_too_large_when_it_is_redacted_is_counted_and_the_rest_recorded(cli: CommandLine) -> None:
+    (cli.folder / "key").write_bytes(b"k")
+    events = [Event.new("t", {"p": [{"q": 1}] * count}, id=f"e{count}") for count in (1, 100_000, 2)]
+    (cli.folder / "in.jsonl").write_bytes(b"\n".join(map(encode_line, events)))
+    done = cli.run("record", "r.jsonl", "--from", "in.jsonl", "--redact", "p.q", "--redact-key", "key", check=3)
+    assert "3 seen, 2 recorded, 1 lost, 1 refused" in done.err
+    assert [event["id"] for event in cli.run("tail", "r.jsonl").events if event["type"] == "t"] == ["e1", "e2"]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
-from journal_support import audit, ids, write
+from journal_support import audit, event, ids, write
 
 from opsml_eventbus.audit import AuditEvent
 from opsml_eventbus.codec import decode_line, encode_line
+from opsml_eventbus.errors import InvalidEvent
 from opsml_eventbus.event import Event, Gap
-from opsml_eventbus.journal import Redaction, read_journal, verify_journal
+from opsml_eventbus.journal import Journal, Redaction, read_journal, verify_journal
 from opsml_eventbus.journal.redact import REDACTED
 from opsml_eventbus.journal.segments import list_log
 
@@ -64,15 +66,46 @@ def test_members_inside_others_are_named_with_dots(tmp_path):
     ],
 )
 def test_members_are_met_in_lists_and_under_names_with_dots(data, redacted):
-    event = Redaction(["card.owner"])(Event.new("t", data))
-    event = decode_line(event) if isinstance(event, bytes) else event
-    assert event.data == json.loads(json.dumps(redacted).replace("0", f'"{REDACTED}"'))
+    redacted_event = Redaction(["card.owner"])(Event.new("t", data))
+    assert redacted_event.data == json.loads(json.dumps(redacted).replace("0", f'"{REDACTED}"'))
 
 
 def test_everything_else_stays_to_the_byte():
     text = b'{"a":"x","n":0.1e1,"m":12345678901234567.5,"s":"\\u0061"}'
     line = encode_line(Event.new("t", {})).replace(b'"data":{}', b'"data":' + text)
-    assert Redaction(["a"])(line).endswith(b'"data":' + text.replace(b'"x"', b'"[redacted]"') + b"}")
+    assert encode_line(Redaction(["a"])(decode_line(line))).endswith(
+        b'"data":' + text.replace(b'"x"', b'"[redacted]"') + b"}"
+    )
+
+
+GROWS = {"a": [{"p": 1}] * 100_000}  # each number becomes 46 bytes
+
+
+@pytest.mark.parametrize(
+    "data",
+    [GROWS, encode_line(Event.new("t", GROWS)), {"p": "x", "v": object()}, {"p": "x", "v": "y" * (1 << 20)}, b"1e999"],
+)
+def test_an_event_that_cannot_be_redacted_costs_itself_only(tmp_path, data):
+    path = tmp_path / "a.jsonl"
+    if data == b"1e999":
+        bad = encode_line(Event.new("t", {"p": 0}, id="bad")).replace(b'"p":0', b'"p":%b' % data)
+    else:
+        bad = data if isinstance(data, bytes) else Event.new("t", data)
+
+    async def run():
+        async with Journal(path, redact=Redaction(["a.p", "p"], b"k")) as journal:
+            return await journal.append([event(1), bad, event(2)])
+
+    assert asyncio.run(run()).refused == 1
+    first, gap, second = (decode_line(item.line) for item in read_journal(path))
+    assert (first.id, second.id) == ("e1", "e2")
+    assert (gap.reason, gap.missed, gap.after) == ("invalid", 1, "e1")
+
+
+def test_bytes_that_are_no_event_are_refused_when_they_are_redacted_too(tmp_path):
+    with pytest.raises(InvalidEvent):
+        write(tmp_path / "a.jsonl", [event(1), b"{}"], redact=Redaction(["p"]))
+    assert ids(tmp_path / "a.jsonl") == []
 
 
 def test_an_empty_key_hides_nothing():

@@ -13,8 +13,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import AlreadyThere, InvalidEvent, JournalFailed, JournalRefused, UnknownEnd, Unreachable, reason
-from ..flow import Ack, Batch, Notice, Notify, Record, Sink, no_notice
+from ..errors import (
+    AlreadyThere,
+    InvalidEvent,
+    JournalFailed,
+    JournalRefused,
+    Unencodable,
+    UnknownEnd,
+    Unreachable,
+    reason,
+)
+from ..flow import Ack, Batch, Notice, Notify, Record, Refusal, Sink, no_notice
 from ..journal import Journal, Recovery, discard_log, last_id
 from ..journal import Notice as JournalNotice
 from ..journal.disk import make_folder
@@ -96,9 +105,11 @@ class JournalSink(Sink):
                 self.hasten()
         if isinstance(work.exception(), JournalFailed):
             self._failure = None
-        work.result()
+        written = work.result()
         if cancelled and (task := asyncio.current_task()) is not None:
             task.cancel()  # felt at the next wait, when the batch has been acknowledged
+        # What came here could be written: it was redacting that made it what cannot be.
+        refusals += [Refusal(self.name, Unencodable("an event that cannot be redacted"))] * written.refused
         return Ack(len(lines), self._always, refusals)
 
     def hasten(self) -> None:

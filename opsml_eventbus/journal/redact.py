@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..codec import decode_line, encode_data, encode_line, from_text
+from ..codec import encode_data, from_text
+from ..errors import Unencodable
 from ..event import Event, Gap
 
 REDACTED = "[redacted]"
@@ -36,13 +37,18 @@ class Redaction:
         self.fields = tuple(tuple(field.split(".")) for field in fields)
         self._key = key
 
-    def __call__(self, item: Event | Gap | bytes) -> Event | Gap | bytes:
-        """The same event with the fields replaced; a Gap, or an event without them, as it is."""
-        event = decode_line(item) if isinstance(item, bytes) else item
-        if isinstance(event, Gap):
+    def __call__(self, item: Event | Gap) -> Event | Gap:
+        """The same event with the fields replaced; a Gap, or an event without them, as it is.
+
+        Raises Unencodable: what is in it cannot be looked through, or cannot be written at all.
+        """
+        if isinstance(item, Gap):
             return item
-        redacted = self._within(encode_data(event.type, event.content), self.fields)
-        return item if redacted is None else encode_line(event.replace(content=from_text(redacted)))
+        try:
+            redacted = self._within(encode_data(item.type, item.content), self.fields)
+        except msgspec.DecodeError as error:
+            raise Unencodable(str(error), "data") from error
+        return item if redacted is None else item.replace(content=from_text(redacted))
 
     def _within(self, text: bytes, paths: Sequence[Path]) -> bytes | None:
         """JSON text with what the paths name in it replaced; None where it has none of it."""

@@ -146,9 +146,9 @@ class Journal:
     async def append(self, events: Iterable[Item]) -> Ack:
         """Write events, Gaps, or their canonical lines, in order and together; done when the policy says so.
 
-        An event that JSON cannot carry becomes a Gap (`invalid`); the others are written. No events: nothing is
-        written. Raises WriteRefused, JournalFailed, TypeRefused (one of the journal's own records), InvalidEvent (bytes
-        that are no event).
+        An event that JSON cannot carry, or not once it is redacted, becomes a Gap (`invalid`); the others are written.
+        No events: nothing is written. Raises WriteRefused, JournalFailed, TypeRefused (one of the journal's own
+        records), InvalidEvent (bytes that are no event).
         """
         committer = self._check_open()
         if committer.failure is not None:
@@ -234,13 +234,13 @@ class Journal:
         redact, refused = self._redact, 0
         after: str | None = None
         for item in events:
-            ready = item if redact is None else redact(item)
-            if isinstance(ready, bytes):
-                line, text = _check_line(ready)
+            if isinstance(item, bytes) and redact is None:
+                line, text = _check_line(item)
                 lines.append(line)
                 texts.append(text)
                 after = None
                 continue
+            ready = decode_line(item) if isinstance(item, bytes) else item
             try:
                 type_ = ready.type
             except AttributeError:
@@ -250,6 +250,8 @@ class Journal:
                     raise TypeRefused(type_, f"types that start with {OWN_PREFIX!r} are the bus's own")
                 allowed.add(type_)
             try:
+                if redact is not None:
+                    ready = redact(ready)
                 lines.append(encode_line(ready))
             except InvalidEvent:
                 refused += 1
