@@ -210,6 +210,67 @@ def test_each_key_proves_what_was_written_with_it(path):
     assert (second.signed, second.unsigned) == (second.head.seq - 1, [(1, before)])
 
 
+# ── what a record that is signed says ──
+
+LONG_AGO = "1999-01-01T00:00:00.000000000Z"
+
+
+def change_last_tally(path):
+    """Of the last checkpoint or seal, chained again by someone who has no key: how late its events are."""
+    *rows, before, last = path.read_bytes().splitlines()
+    place, previous, control = read_place(last), read_place(before), read_control(last)
+    changed = type(control)(Tally(control.tally.events, LONG_AGO, LONG_AGO), control.signature)
+    _, end = write_lines(Head(previous.seq, previous.chain), place.durable, [control_line(changed, 1)])
+    path.write_bytes(b"".join(row + b"\n" for row in (*rows, before)) + end)
+
+
+def rotated(path):
+    """The next writer, with the key: it finishes the file it finds."""
+    file, _ = open_live(path, "always", signer=Signer(private(KEY)))
+    finished = file.rotate()
+    file.close()
+    return read_control(finished.read_bytes().splitlines()[-1]).tally, read_control(lines_of(path)[0]).sealed
+
+
+def lines_of(path):
+    return path.read_bytes().splitlines()
+
+
+def test_a_tally_that_was_changed_behind_the_last_event_is_found_by_its_signature(path):
+    change_last_tally(path)
+    assert verify_journal(path).exit == 0
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, report.findings[0].kind) == (5, "signature")
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_writer_counts_for_itself_what_it_has_not_signed(tmp_path, key):
+    path = tmp_path / "audit.jsonl"
+    write(path, [event(number) for number in range(4)], sign_key=private(key) if key else None)
+    told = read_control(lines_of(path)[-1]).tally
+    change_last_tally(path)
+    assert rotated(path) == (told, told)
+    # So a reader that passes over files passes over none that it should read.
+    assert verify_journal(path).exit == 0
+
+
+def test_a_writer_passes_on_no_tally_of_a_finished_file_that_it_has_not_signed(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]], rotate_after=(1,))
+    path.unlink()
+    (finished,) = list_log(path).sealed
+    change_last_tally(finished.path)
+    open_live(path, "always", signer=Signer(private(KEY)))[0].close()
+    assert read_control(lines_of(path)[0]).sealed is None  # nobody knows, so nobody passes over it
+    assert verify_journal(path).exit == 0
+
+
+def test_a_writer_passes_on_the_tally_of_a_finished_file_that_it_has_signed(path):
+    path.unlink()
+    seal = read_control(lines_of(list_log(path).sealed[-1].path)[-1])
+    open_live(path, "always", signer=Signer(private(KEY)))[0].close()
+    assert read_control(lines_of(path)[0]).sealed == seal.tally
+
+
 # ── which beginning may be missing ──
 
 

@@ -201,7 +201,8 @@ class Open(msgspec.Struct, frozen=True):
 
 class Signature(msgspec.Struct, frozen=True):
     """A signed head: `value` (128 hex digits, Ed25519) is made over
-    `eventbus/journal/head/v1` NUL log id NUL seq as decimal NUL chain as hex, of the line before this record.
+    `eventbus/journal/head/v1` NUL log id NUL seq as decimal NUL chain as hex, of the line before this record, and
+    NUL events as decimal NUL least NUL greatest, of the tally in this record (nothing for None).
 
     key: the first 16 hex digits of the SHA-256 of the raw public key, to tell keys apart.
     """

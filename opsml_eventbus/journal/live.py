@@ -177,7 +177,7 @@ class LiveFile:
 
     def _checkpoint(self) -> bytes:
         state = self.state
-        signature = self._signer.sign(state.log, state.head) if self._signer is not None else None
+        signature = self._signer.sign(state.log, state.head, state.tally) if self._signer is not None else None
         return control_line(Checkpoint(state.tally, signature), self._clock())
 
     def _control(self, line: bytes) -> None:
@@ -213,7 +213,7 @@ class LiveFile:
         self.sync()
         state, now = self.state, self._clock()
         durable = state.durable if self.fsync == "never" else state.head.seq
-        signature = self._signer.sign(state.log, state.head) if self._signer is not None else None
+        signature = self._signer.sign(state.log, state.head, state.tally) if self._signer is not None else None
         sealed, seal = write_lines(state.head, durable, [control_line(Seal(state.tally, signature), now)])
         durable = state.durable if self.fsync == "never" else sealed.seq
         target = segment_path(self.path, state.first)

@@ -8,7 +8,8 @@
 - A rotation that was interrupted is finished.
 - A writer that signs begins behind a signed head: where the log does not end with one of its own, it says in the log
   that what it found there was not signed (`unsigned`), and signs from there on. A crash leaves such lines, and so does
-  whoever can write the file and has no key: nothing tells the two apart.
+  whoever can write the file and has no key: nothing tells the two apart. Nor does it believe a tally that it has not
+  signed: it reads the live file and counts, and says nothing of what a finished file holds.
 
 A recovery that is itself interrupted is begun again by the next and comes to the same log.
 """
@@ -174,7 +175,8 @@ class _Opening:
             behind, durable, name, tally, last = Head(), 0, new_id(self.clock()), None, b""
         else:
             walk, seal, last = _read_newest(sealed)
-            behind, name, tally = walk.head, walk.log, seal.tally
+            behind, name = walk.head, walk.log
+            tally = seal.tally if self._believes(name, last) else None
             durable = walk.durable if walk.fsync == "never" else walk.head.seq
         opened = open_record(name, behind, self.fsync, tally)
         temporary = self.live.with_name(self.live.name + NEXT_SUFFIX)
@@ -200,9 +202,9 @@ class _Opening:
                 _check_joins(self.live, opened, log.sealed[-1])
             else:
                 walk.head = _read_newest(log.sealed)[0].head  # its own first line does not say where it begins
-        state = _closed_well(descriptor, size, opened, begun)
-        if state is not None:
-            return state, opened
+        left = _closed_well(descriptor, size, opened, begun)
+        if left is not None and self._believes(left[0].log, left[1]):
+            return left[0], opened
         walk.begin(self.live.name, None)
         tally, last = Tally(), b""
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -322,6 +324,10 @@ class _Opening:
         if not isinstance(peek_control(last), Unsigned):  # of a start that was interrupted
             file.record(Unsigned(self.signer.key_id))
 
+    def _believes(self, log: str, last: bytes) -> bool:
+        """Is the tally that this line states to be gone on from? With a key, one that it has signed."""
+        return self.signer is None or self.signer.has_signed(log, last)
+
     def _sign(self, file: LiveFile) -> None:
         """No event is written before a signed head: a log whose events have none in front was never signed."""
         if self.signer is not None and not file.state.settled:
@@ -394,8 +400,8 @@ def _raise_if_ours(error: Exception) -> None:
         raise error
 
 
-def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) -> State | None:
-    """Where the file stands if its last line is a checkpoint that joins and says all before it is on disk.
+def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) -> tuple[State, bytes] | None:
+    """Where the file stands if its last line is a checkpoint that joins and says all before it is on disk; that line.
 
     Only its end is looked at: a writer that left well left nothing to recover, and `verify` is for the rest.
     """
@@ -413,7 +419,7 @@ def _closed_well(descriptor: int, size: int, opened: Open | None, begun: int) ->
     if not isinstance(control, Checkpoint) or not place.durable == previous.seq == place.seq - 1:
         return None
     head = Head(place.seq, place.chain)
-    return State(opened.log, opened.first, head, place.durable, size, control.tally, True, begun, marked=size)
+    return State(opened.log, opened.first, head, place.durable, size, control.tally, True, begun, marked=size), last
 
 
 def _read_newest(sealed: Sequence[Segment]) -> tuple[Walk, Seal, bytes]:

@@ -2,9 +2,12 @@
 
 A signature proves that its writer's chain stood there. Of the lines before it, it proves those that this writer wrote:
 what a writer finds behind the last signed head when it begins may be anybody's, and it says so in the log before it
-signs (an `unsigned` record). What is signed:
+signs (an `unsigned` record). What is signed is where the chain stands and the tally that the record states, since the
+next writer goes on from that and readers pass over files by it:
 
-    "eventbus/journal/head/v1" NUL log-id NUL seq NUL chain        (seq in decimal, chain as 64 hex digits; ASCII)
+    "eventbus/journal/head/v1" NUL log-id NUL seq NUL chain NUL events NUL least NUL greatest
+
+(seq and events in decimal, chain as 64 hex digits, least and greatest as the record spells them, nothing for null.)
 
 A log cut back to an earlier signed head still verifies up to there: keep a head elsewhere (`--expect`) to see that.
 """
@@ -16,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JournalRefused
-from .format import CHAIN_BYTES, Checkpoint, Head, Seal, Signature, link, peek_control, read_chain, read_place
+from .format import CHAIN_BYTES, Checkpoint, Head, Seal, Signature, Tally, link, peek_control, read_chain, read_place
 from .walk import SignedHead
 
 _DOMAIN = b"eventbus/journal/head/v1"
 _KEY_DIGITS = 16
 
 
-def signed_bytes(log: str, head: Head) -> bytes:
+def signed_bytes(log: str, head: Head, tally: Tally) -> bytes:
     """The bytes a signature is made over."""
-    return b"\0".join((_DOMAIN, log.encode(), b"%d" % head.seq, head.chain.hex().encode()))
+    stands = (log, f"{head.seq}", head.chain.hex(), f"{tally.events}", tally.least or "", tally.greatest or "")
+    return b"\0".join((_DOMAIN, *(text.encode() for text in stands)))
 
 
 class Signer:
@@ -38,18 +42,20 @@ class Signer:
         self._key: Any = _load(key, private=True)
         self.key_id = _key_id(self._key.public_key())
 
-    def sign(self, log: str, head: Head) -> Signature:
-        value = self._key.sign(signed_bytes(log, head))
+    def sign(self, log: str, head: Head, tally: Tally) -> Signature:
+        value = self._key.sign(signed_bytes(log, head, tally))
         return Signature(head.seq, head.chain.hex(), self.key_id, value.hex())
 
     def has_signed(self, log: str, line: bytes) -> bool:
-        """Does this line carry our signature of the line before it?"""
+        """Does this line carry our signature of the line before it, and of its own tally?"""
         place, control = read_place(line), peek_control(line)
         if place is None or not isinstance(control, Checkpoint | Seal) or control.signature is None:
             return False
         signed = Head(place.seq - 1, read_chain(control.signature.chain))
         joins = link(signed.chain, line[:-CHAIN_BYTES]) == place.chain
-        return joins and control.signature == self.sign(log, signed)  # Ed25519 signs the same twice alike
+        return joins and control.signature == self.sign(
+            log, signed, control.tally
+        )  # Ed25519 signs the same twice alike
 
 
 class Verifier:
@@ -70,6 +76,7 @@ class Verifier:
         """Why this signature does not hold; empty when it does. A signature by another key is passed over."""
         signature = head.signature
         assert signature is not None
+        assert head.tally is not None
         if signature.key != self._key_id:
             return ""
         if Head(signature.seq, read_chain(signature.chain)) != head.actual:
@@ -77,7 +84,7 @@ class Verifier:
         from cryptography.exceptions import InvalidSignature
 
         try:
-            self._key.verify(bytes.fromhex(signature.value), signed_bytes(head.log, head.actual))
+            self._key.verify(bytes.fromhex(signature.value), signed_bytes(head.log, head.actual, head.tally))
         except (InvalidSignature, ValueError):
             return "the signature does not hold"
         self.through = head.actual.seq

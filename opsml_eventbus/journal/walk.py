@@ -85,7 +85,8 @@ class Finding:
 class SignedHead:
     """A signature that stood in the log, for whoever holds the public key.
 
-    signature: None where a writer that signs says that it found the lines up to this head unsigned.
+    signature: None where a writer that signs says that it found the lines up to this head unsigned. tally: what the
+    record that carries the signature states.
     """
 
     file: str
@@ -94,6 +95,7 @@ class SignedHead:
     log: str
     actual: Head  # where the chain stood when it was read
     signature: Signature | None
+    tally: Tally | None = None
 
 
 class Walk:
@@ -412,7 +414,7 @@ class Walk:
                 self._seal = tally if isinstance(control, Seal) else self._seal
                 self.settled = self.durable == previous.seq
                 if control.signature is not None and self._signed is not None:
-                    self._signed(SignedHead(self._file, number, offset, self.log, previous, control.signature))
+                    self._signed(SignedHead(self._file, number, offset, self.log, previous, control.signature, tally))
             case Recovered():
                 self.recovered += 1
             case Pruned(before=before, chain=chain):
