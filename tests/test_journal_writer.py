@@ -249,6 +249,36 @@ def test_bytes_that_are_no_event_are_refused(path, line):
     assert ids(path) == []
 
 
+CANONICAL = encode_line(event(2))
+SPELLED = encode_line(Event.new("t", {"type": "eventbus.journal.open", "s": "\u00e9"}, id="e2"))
+
+
+@pytest.mark.parametrize("spoilt", [b'"a\0b"', b'"\xff\xfe"', b'"\xed\xa0\x80"', b"2\0", b'"\xc3\xa9\0"'])
+def test_a_line_that_only_begins_as_an_event_does_is_refused(path, spoilt):
+    async def run():
+        async with Journal(path) as journal:
+            with pytest.raises(InvalidEvent):
+                await journal.append([event(1), CANONICAL.replace(b'"n":2', b'"n":%b' % spoilt)])
+            with pytest.raises(InvalidEvent):
+                await journal.append([CANONICAL.replace(b'"id":"e2', b'"id":"e2\0')])
+
+    asyncio.run(run())
+    assert ids(path) == []
+
+
+def test_a_second_type_of_our_own_is_refused_and_one_in_a_payload_is_none(path):
+    second = CANONICAL[:-1] + b',"type":"eventbus.journal.open"}'
+
+    async def run():
+        async with Journal(path) as journal:
+            with pytest.raises(TypeRefused):
+                await journal.append([second])
+            await journal.append([SPELLED])
+
+    asyncio.run(run())
+    assert [item.line for item in read_journal(path)] == [SPELLED]
+
+
 def test_nobody_can_write_a_control_record(path, tmp_path):
     other = tmp_path / "other.jsonl"
     write(other, [event(1)])

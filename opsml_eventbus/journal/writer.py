@@ -44,6 +44,7 @@ _canonical = re.compile(
     rb'\{"specversion":"1\.0","id":"[^"\\]++","source":"[^"\\]++","type":"(?!eventbus\.(?!gap"))[^"\\]++",'
     rb'"time":"([0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]\.[0-9]{9}Z)"'
 ).match
+_OWN_TYPE = b'"type":"%b' % OWN_PREFIX.encode()
 
 
 def parse_fsync(policy: str) -> tuple[Fsync, float]:
@@ -148,7 +149,8 @@ class Journal:
 
         An event that JSON cannot carry, or not once it is redacted, becomes a Gap (`invalid`); the others are written.
         No events: nothing is written. Raises WriteRefused, JournalFailed, TypeRefused (one of the journal's own
-        records), InvalidEvent (bytes that are no event).
+        records), InvalidEvent (bytes that are no event). Of bytes that begin as a canonical line does, what stands
+        behind `time` is taken on trust, but for NULs and what is no UTF-8.
         """
         committer = self._check_open()
         if committer.failure is not None:
@@ -262,15 +264,27 @@ class Journal:
         return lines, times, texts, refused
 
 
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _check_line(line: bytes) -> tuple[bytes, bytes]:
     """A line and its time, as they are when the line is canonical on the face of it; made canonical when it is not.
 
-    Raises InvalidEvent, TypeRefused.
+    On the face of it: its beginning up to `time` is spelled as ours is, it is UTF-8 without NUL, and it ends with a
+    brace. What stands between is taken on trust. Raises InvalidEvent, TypeRefused.
     """
     beginning = _canonical(line)
     placed = line[-CHAIN_BYTES:-66] == b',"chain":"'
     whole = line.endswith(b"}") and b"\n" not in line and len(line) <= MAX_EVENT_BYTES
-    if beginning is not None and whole and not placed:
+    # To a recovery a NUL is what a crash left: it would cut it, and all that was acknowledged behind it.
+    text = b"\0" not in line and (line.isascii() or _is_utf8(line))
+    # A second type of our own would count to a reader, unless a payload only spells it: the long way tells.
+    if beginning is not None and whole and text and not placed and line.find(_OWN_TYPE, beginning.end()) < 0:
         return line, beginning[1]
     item = decode_line(strip_place(line))
     if item.type.startswith(OWN_PREFIX) and item.type != GAP_TYPE:
