@@ -205,6 +205,15 @@ def test_a_last_event_that_is_gone_has_a_gap_wherever_its_bytes_stood(tmp_path, 
     assert mended(path) == found
 
 
+@pytest.mark.parametrize("index", [0, 1, None])
+def test_an_edited_event_does_not_come_back_where_an_open_record_was_deleted(log, index):
+    path = log if index is None else list_log(log).sealed[index].path
+    number = 4 * (2 if index is None else index)
+    lines = rows(path)
+    put(path, [lines[1].replace(b'"n":%d' % number, b'"n":66'), *lines[2:]])
+    assert mended(log) == [*EVERY[:number], "gap", *EVERY[number + 1 :]]
+
+
 # ── whose file, and in which order ───────────────────────────────────────────────────────────────────────────────────
 
 

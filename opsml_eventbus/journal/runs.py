@@ -42,7 +42,7 @@ class Run:
     """Lines of a file from the byte `offset` to `end`, the first of which is `first`; last: where the chain stands
     behind them. log: as an open record among them says. pruned: the beginnings that they declare, by the seq of the
     record. sealed: the last one is a seal. proved: the first one is an open record, which says itself what it follows.
-    bare: what stands before them, if anything, cannot be read;
+    bare: what stands before them cannot be read;
     unreadable: so many lines of it. contradicted: the next line has the next seq and does not join them."""
 
     segment: Segment
@@ -277,7 +277,7 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
     run: Run | None = None
     doubted: Run | None = None  # the one before a line that does not join it, which perhaps only states a wrong chain
     instead = b""  # the chain value that its bytes give
-    bare, unreadable = behind is None, 0
+    bare, unreadable = False, 0
     for line, place, offset, end in _lines(blocks):
         if place is None:
             yield from filter(None, (doubted, run))

@@ -168,8 +168,9 @@ def _each_once(
             continue
         doubted = start == run.first and run not in groups.joined
         disproved = doubted and any(other.first < start for other in active)
-        # Behind a line that can be read and that it does not join, nothing shows that its first line is whole.
-        spoilt = disproved or (doubted and run not in groups.own and not run.bare)
+        # Behind a line that can be read and that it does not join, and where a file begins with no open record, nothing
+        # shows that its first line is whole.
+        spoilt = disproved or (doubted and not run.bare and (run.offset == 0 or run not in groups.own))
         if disproved or start + spoilt <= run.last.seq:
             parts.append(_Part(run, start + spoilt, spoilt))
             active.append(run)
