@@ -150,6 +150,15 @@ def test_a_copy_of_another_file_says_nothing_of_where_lines_belong(tmp_path, dam
     assert [name for name in found if name != "gap"] == [*EVERY[:4], *EVERY[6 - (damage[0] == "a") : 8]]
 
 
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_wrong_chain_value_of_an_open_record_costs_nothing_either(tmp_path, files):
+    path = tmp_path / "audit.jsonl"
+    path = three(path) if files == 3 else make(path, [range(12)])
+    lines = rows(path)
+    put(path, [lines[0][:-5] + (b"0" if lines[0][-5:-4] != b"0" else b"1") + lines[0][-4:], *lines[1:]])
+    assert mended(path) == EVERY
+
+
 # ── nothing is invented, and nothing displaced ───────────────────────────────────────────────────────────────────────
 
 

@@ -124,9 +124,10 @@ class Run:
         elif isinstance(control, Pruned):
             self.pruned[head.seq] = control.before
 
-    def correct(self, chain: bytes) -> None:
+    def correct(self, chain: bytes, line: bytes) -> None:
         """The chain value of its only line, whatever that states."""
-        self.last, self._chains = Head(self.first, chain), [chain]
+        self.events, self._chains = 0, []
+        self.add(line, Head(self.first, chain), self.end)
 
     def take(self, more: Run) -> None:
         """What follows is one line, which joins."""
@@ -276,7 +277,7 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
     beginning on."""
     run: Run | None = None
     doubted: Run | None = None  # the one before a line that does not join it, which perhaps only states a wrong chain
-    instead = b""  # the chain value that its bytes give
+    instead = first = b""  # the chain value that the bytes of its first line give, and these
     bare, unreadable = False, 0
     for line, place, offset, end in _lines(blocks):
         if place is None:
@@ -291,7 +292,7 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
                 yield doubted
                 doubted = None
         elif run is not None and comes_next and run.first == run.last.seq and link(instead, body) == place.chain:
-            run.correct(instead)
+            run.correct(instead, first)
             if doubted is not None:
                 doubted.take(run)
                 run, doubted = doubted, None
@@ -306,10 +307,18 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
                 doubted.contradicted = True
             before = run.last if run is not None else behind
             run = Run(segment, offset, place.seq, body, bare=bare, unreadable=unreadable)
-            instead = b"" if before is None or before.seq != place.seq - 1 else link(before.chain, body)
+            comes_next = before is not None and before.seq == place.seq - 1
+            instead = link(before.chain, body) if before and comes_next else _as_opened(line, body, run)
+            first = line
         run.add(line, head, end)
         bare, unreadable, behind = False, 0, None
     yield from filter(None, (doubted, run))
+
+
+def _as_opened(line: bytes, body: bytes, run: Run) -> bytes:
+    """The chain value that an open record's own bytes give, where it is a file's first line."""
+    control = peek_control(line) if run.offset == 0 and is_control(line) else None
+    return link(read_chain(control.previous), body) if isinstance(control, Open) else b""
 
 
 def _lines(blocks: Iterable[Block]) -> Iterator[tuple[bytes, Place | None, int, int]]:
