@@ -198,7 +198,9 @@ def test_a_log_begun_without_a_key_is_unsigned_up_to_there(tmp_path):
     assert go_on(path) == ["unsigned"]
     report = verify_journal(path, public_key=public(KEY))
     # What was removed before anybody signed is as unproven as the rest, and no more suspect.
-    assert (report.exit, report.unsigned) == (3, [(report.first, found)])
+    assert (report.exit, report.unsigned) == (3, [(1, report.first - 1), (report.first, found)])
+    assert go_on(path, keep=0, rotate_count=1) == ["pruned"] * 2
+    assert verify_journal(path, public_key=public(KEY)).unsigned == []  # who signs has said so itself
 
 
 def test_each_key_proves_what_was_written_with_it(path):
@@ -291,6 +293,23 @@ def test_a_beginning_is_missing_until_who_declares_it_has_signed_that(path):
         report = verify_journal(path, public_key=public(KEY))
         assert (report.exit, {finding.kind for finding in report.findings}) == (5, {"missing", "unsigned"})
         go_on(path)
+
+
+def test_a_signed_history_that_was_removed_as_a_whole_is_told_although_a_writer_has_gone_on(path):
+    for segment in list_log(path).sealed:
+        remove_segment(segment)
+    opening = lines_of(path)[0]
+    place, opened = read_place(opening), read_control(opening)
+    forged = control_line(Pruned(1, opened.first, opened.previous, Tally()), 1)
+    path.write_bytes(opening + b"\n" + write_lines(Head(place.seq, place.chain), place.seq, [forged])[1])
+    assert verify_journal(path, public_key=public(KEY)).exit == 5
+    assert go_on(path) == ["unsigned"]
+    report = verify_journal(path, public_key=public(KEY))
+    first = place.seq
+    assert (report.exit, report.verdict) == (3, "unsigned")
+    assert report.unsigned == [(1, first - 1), (first, first + 1)]
+    reason = f"seq 1 to {first - 1} are gone; the record that says so was not signed by who wrote it"
+    assert reason in [finding.reason for finding in report.findings]
 
 
 def test_retention_signs_its_declaration_before_it_removes(path):

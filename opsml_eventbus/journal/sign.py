@@ -62,7 +62,7 @@ class Verifier:
     """Checks signed heads. key: an Ed25519 public key in PEM or OpenSSH form, or a file with one.
 
     through: the seq of the last head that holds. unsigned: the first and last seq of lines that were not signed by
-    who wrote them: a signature covers them afterwards at most.
+    who wrote them: a signature covers them afterwards at most; or of lines that are gone, as only such a line says.
     """
 
     def __init__(self, key: bytes | str | Path) -> None:
@@ -104,9 +104,11 @@ class Verifier:
 
     def proves(self, seq: int) -> bool:
         """Was the line `seq` signed by who wrote it, or written before anybody signed?"""
-        if seq > (self.through or 0):
-            return False
-        return seq < self._since or not any(first <= seq <= last for first, last in self.unsigned)
+        return seq < self._since or self.proves_writer(seq)
+
+    def proves_writer(self, seq: int) -> bool:
+        """Was the line `seq` signed by who wrote it?"""
+        return seq <= (self.through or 0) and not any(first <= seq <= last for first, last in self.unsigned)
 
 
 def _load(key: bytes | str | Path, *, private: bool) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
@@ -40,8 +40,8 @@ class Report:
     findings: the first thousand; count: all of them. head: the last line that joined. durable: the last seq known to be
     on disk. events: events and Gaps; lines: control records too. settled: the last line says that all before it is on
     disk. signed: seq of the last signed head that holds, None without a key. unsigned: first and last seq of lines
-    that were not signed by who wrote them, with a key. first: seq the log begins with.
-    recovered: how often something was cut out of it and kept aside, by a recovery or a repair.
+    that were not signed by who wrote them, or are gone as only such a line says, with a key. first: seq the log
+    begins with. recovered: how often something was cut out of it and kept aside, by a recovery or a repair.
     """
 
     path: str
@@ -187,6 +187,11 @@ class _Check:
         if verifier.pass_over(walk.first, walk.head.seq):
             first, last = verifier.unsigned[-1]
             self._end_finding("unsigned", f"no signature covers seq {first} to {last}")
+        for first, records, finding in walk.declared:
+            if not any(map(verifier.proves_writer, records)):
+                verifier.unsigned.insert(0, (1, first - 1))
+                reason = f"{finding.reason}; the record that says so was not signed by who wrote it"
+                self._tell(replace(finding, kind="unsigned", reason=reason))
         report.unsigned = verifier.unsigned
         if 0 < walk.changed <= (verifier.through or 0):
             self._end_finding("altered", f"seq {walk.changed} was signed, and its bytes are others now")

@@ -213,6 +213,16 @@ class Walk:
         ]
 
     @property
+    def declared(self) -> list[tuple[int, list[int], Finding]]:
+        """What is missing before a file and was declared pruned: the seq it begins with, and those of the records."""
+        missing = self.undeclared
+        return [
+            (first, [at for before, by, at in self._pruned if (before, by) == (first, chain.hex())], finding)
+            for first, chain, finding in self._gone
+            if (first, chain, finding) not in missing
+        ]
+
+    @property
     def _declared(self) -> set[tuple[int, str]]:
         proven = self._proven
         return {(before, chain) for before, chain, seq in self._pruned if proven is None or proven(seq)}
