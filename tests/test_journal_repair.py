@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 from contextlib import closing
 from hashlib import sha256
 
@@ -12,7 +14,7 @@ from journal_support import KillAt, event, ids, line_ends, make, restore, snapsh
 from opsml_eventbus.codec import decode_line
 from opsml_eventbus.errors import JournalBusy, JournalDamaged, JournalFailed, JournalRefused
 from opsml_eventbus.event import Gap
-from opsml_eventbus.journal import find_damage, read_journal, recover, repair, verify_journal
+from opsml_eventbus.journal import aside, find_damage, live, read_journal, recover, repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.format import Recovered, read_control
 from opsml_eventbus.journal.recovery import open_live
@@ -424,3 +426,44 @@ def test_a_beginning_that_is_gone_and_bytes_behind_a_seal_are_mended_together(tm
         file.write(b"behind\n")
     repair(path)
     assert (verify_journal(path).exit, shown(path)) == (0, ["gap", "e3", "e4", "e5", "e6"])
+
+
+def full(after, real):
+    """A disk on which so many writes have room."""
+    left = [after]
+
+    def write(descriptor, data):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= 1
+        real(descriptor, data)
+
+    return write
+
+
+def test_copies_that_found_no_room_together_are_all_removed(path, monkeypatch):
+    segment = list_log(path).segments[0].path
+    edit(segment, b'"n":1', b'"n":7')
+    before = snapshot(path.parent)
+    for room in (0, 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(aside, "write_all", full(room, aside.write_all))
+            with pytest.raises(JournalFailed, match="No space left"):
+                repair(path)
+        assert {name for name in snapshot(path.parent) if not name.endswith(".lock")} == set(before) - {
+            "audit.jsonl.lock"
+        }
+    assert repair(path).finding is not None
+    assert verify_journal(path).exit == 0
+
+
+def test_a_repair_that_cannot_say_what_it_cuts_has_failed_and_can_be_run_again(tmp_path, monkeypatch):
+    path = make(tmp_path / "audit.jsonl", [[1], [2], [3]], rotate_after=(1, 2))
+    first = list_log(path).segments[0].path
+    first.write_bytes(first.read_bytes() + b'{"x":1}\n')
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "write_all", full(0, live.write_all))
+        with pytest.raises(JournalFailed, match="repair: No space left"):
+            repair(path)
+    assert repair(path).finding is not None
+    assert verify_journal(path).exit == 0

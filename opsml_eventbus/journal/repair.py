@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import JournalFailed
+from ..errors import JournalFailed, WriteRefused
 from ..event import new_id
 from .aside import keep_aside
 from .diagnosis import Diagnosis, diagnose
@@ -74,6 +74,8 @@ def repair(path: str | Path, *, clock: Callable[[], int] = time.time_ns) -> Repa
             return _mend(live, clock)
         finally:
             lock.release()
+    except WriteRefused as error:  # no batch that could be sent again
+        raise JournalFailed(str(live), f"repair: {error.reason}") from error
     except OSError as error:
         name = Path(error.filename or live).name
         raise JournalFailed(str(live), f"repair: {name}: {error.strerror}") from error
@@ -168,7 +170,15 @@ class _Mending:
             file.close()
 
     def _keep(self, word: str) -> None:
-        self.kept = tuple(_keep(segment.path, word) for segment in self.damage.segments)
+        kept: list[Path] = []
+        try:
+            for segment in self.damage.segments:
+                kept.append(_keep(segment.path, word))  # noqa: PERF401 - what was made has to be known
+        except JournalFailed:
+            for copy in kept:
+                copy.unlink()  # nothing names it yet, and the room it takes is missing
+            raise
+        self.kept = tuple(kept)
 
     def _records(self) -> list[Recovered]:
         """One for each copy."""
