@@ -374,13 +374,23 @@ def test_nothing_can_be_put_before_a_log_whose_beginning_was_pruned(tmp_path, de
     assert verify_journal(path, public_key=public(KEY)).exit == 5
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_log_of_nothing_but_an_open_record_has_nothing_signed(tmp_path, own):
+    path = tmp_path / "audit.jsonl"
+    write(path, [event(1)], sign_key=private(KEY) if own else None)
+    path.write_bytes(lines_of(path)[0] + b"\n")
+    assert verify_journal(path).exit == 0
+    report = verify_journal(path, public_key=public(KEY))
+    assert (report.exit, report.verdict, report.signed, report.unsigned) == (3, "unsigned", None, [(1, 1)])
+
+
 def test_a_writer_that_was_killed_at_once_leaves_nothing_to_suspect(tmp_path, monkeypatch):
     path = tmp_path / "audit.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr("opsml_eventbus.journal.live.LiveFile.checkpoint", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             open_live(path, "always", signer=Signer(private(KEY)))
-    assert verify_journal(path, public_key=public(KEY)).exit == 0
+    assert verify_journal(path, public_key=public(KEY)).exit == 3  # until the next one
     go_on(path)
     assert verify_journal(path, public_key=public(KEY)).exit == 0
 

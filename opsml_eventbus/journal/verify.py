@@ -187,6 +187,10 @@ class _Check:
         if verifier.pass_over(walk.first, walk.head.seq):
             first, last = verifier.unsigned[-1]
             self._end_finding("unsigned", f"no signature covers seq {first} to {last}")
+        elif verifier.through is None and walk.lines:
+            # An open record alone: of a writer that was killed at once, or of a log that somebody has emptied.
+            verifier.unsigned.append((walk.first, walk.head.seq))
+            self._end_finding("unsigned", "nothing in it is signed yet")
         for first, records, finding in walk.declared:
             if not any(map(verifier.proves_writer, records)):
                 verifier.unsigned.insert(0, (1, first - 1))
