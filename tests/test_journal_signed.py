@@ -9,6 +9,7 @@ from journal_support import START, KillAt, event, lines, make, prune, write
 
 from opsml_eventbus.errors import JournalRefused
 from opsml_eventbus.journal import Journal, verify_journal
+from opsml_eventbus.journal.compress import remove_segment
 from opsml_eventbus.journal.format import (
     Checkpoint,
     Head,
