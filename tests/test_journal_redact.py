@@ -108,6 +108,36 @@ def test_bytes_that_are_no_event_are_refused_when_they_are_redacted_too(tmp_path
     assert ids(tmp_path / "a.jsonl") == []
 
 
+SMUGGLED = [
+    b'"data":{"password":"SECRET","password":null}',
+    b'"data":{"password":"SECRET","password":"SECRET"}',
+    b'"data":{"pass\\u0077ord":"SECRET","password":null}',
+    b'"data":{"pass\\u0077ord":"SECRET"}',
+    b'"data":{"a":{"password":"SECRET"},"a":{"z":1}}',
+    b'"data":{"a":{"password":"SECRET"},"a":1}',
+    b'"data":{"a":[[{"password":"SECRET","password":null}],{"password":"SECRET"}],"b":1}',
+    b'"data":[{"password":"SECRET","password":null}]',
+    b'"data":{"a.password":"SECRET","a.password":null}',
+    b'"data":{"password":"SECRET"},"data":{"b":1}',
+    b'"data":{"password":"SECRET"},"d\\u0061ta":{"b":1}',
+    b'"data":{"password":"SECRET"},"data":null',
+    b'"data":{"password":"SECRET"},"more":1',
+    b'"more":1,"data":{"password":"SECRET","password":null}',
+]
+
+
+@pytest.mark.parametrize("key", [None, b"k"])
+@pytest.mark.parametrize("members", SMUGGLED)
+def test_no_member_that_stands_twice_smuggles_a_secret_through(tmp_path, members, key):
+    path = tmp_path / "a.jsonl"
+    line = encode_line(event(1)).partition(b',"data"')[0].removesuffix(b"}") + b"," + members + b"}"
+    items = [line, decode_line(line), event(2)]
+    write(path, items, redact=Redaction(["password", "a.password"], key))
+    assert b"SECRET" not in path.read_bytes()
+    assert ids(path) == ["e1", "e1", "e2"]  # nothing is lost by it
+    assert verify_journal(path).exit == 0
+
+
 def test_an_empty_key_hides_nothing():
     with pytest.raises(ValueError, match="empty"):
         Redaction(["a"], b"")

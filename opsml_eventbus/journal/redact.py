@@ -2,7 +2,10 @@
 
 A removed string becomes `"[redacted]"` and anything else null, because a member that is simply gone would read back as
 its type's default (an absent username as `guest`), which is a statement about someone. With a key every value becomes
-`"hmac-sha256:<32 hex digits>"` over its compact JSON text. Everything else of the event stays as it is, to the byte.
+`"hmac-sha256:<32 hex digits>"` over its compact JSON text. Every other value stays as it is, to the byte.
+
+Only what was looked at is kept: of a member that stands twice where a field is looked for, the last, which is the one
+that readers see. An earlier one could hide what it says from us and not from the file.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Redaction:
         return item if redacted is None else item.replace(content=from_text(redacted))
 
     def _within(self, text: bytes, paths: Sequence[Path]) -> bytes | None:
-        """JSON text with what the paths name in it replaced; None where it has none of it."""
+        """JSON text with what the paths name in it replaced; None where that changes nothing."""
         if text.startswith(b"["):
             elements = [bytes(element) for element in _elements(text)]
             redacted = [self._within(element, paths) for element in elements]
@@ -60,13 +63,13 @@ class Redaction:
             return b"[%b]" % b",".join(new or old for new, old in zip(redacted, elements, strict=True))
         if not text.startswith(b"{"):
             return None
-        changed, members = False, []
+        members = []
         for name, raw in _members(text).items():
             old = bytes(raw)
-            new = self._member(name, old, paths)
-            changed |= new is not None
-            members.append(b"%b:%b" % (msgspec.json.encode(name), new or old))
-        return b"{%b}" % b",".join(members) if changed else None
+            members.append(b"%b:%b" % (msgspec.json.encode(name), self._member(name, old, paths) or old))
+        # Compared as a whole, because members that stand twice have become one without a trace.
+        whole = b"{%b}" % b",".join(members)
+        return None if whole == text else whole
 
     def _member(self, name: str, text: bytes, paths: Sequence[Path]) -> bytes | None:
         inside = []
