@@ -13,6 +13,7 @@ written again unchanged is never decoded.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,15 @@ class Batch:
                 refusals.append(Refusal(f"event {record.item.id!s:.256}", error))
         return lines, refusals
 
+    def first(self, count: int) -> Batch:
+        """Its first `count` records, and what goes with them. Its position would commit what nobody gets."""
+        kept, cut = self.records[:count], self.records[count:]
+        if not cut:
+            return self
+        invalid = sum(gap.reason == "invalid" for record in kept if (gap := record.gap) is not None)
+        seen = self.seen - sum(record.gap is None for record in cut)
+        return Batch(kept, kept[-1].position if kept else None, seen, self.refusals[:invalid])
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -145,12 +155,14 @@ class Ack:
     """What a sink says of a batch.
 
     written: records, Gaps included. durable: they are on disk. refusals: events that could not be written; each
-    stands as a Gap (`invalid`) where it would have been.
+    stands as a Gap (`invalid`) where it would have been. left: records at the batch's end that nobody got, where the
+    sink was cancelled within it.
     """
 
     written: int
     durable: bool = False
     refusals: Sequence[Refusal] = ()
+    left: int = 0
 
 
 NOTHING_WRITTEN = Ack(0)
@@ -223,7 +235,8 @@ class Sink(End, ABC):
     async def write(self, batch: Batch) -> Ack:
         """Write every record of the batch, or raise and have written none that was acknowledged.
 
-        Raises Broken (the sink is finished), Refused.
+        Cancelled when some of it is out and cannot be taken back, it may acknowledge the first records, and is then
+        cancelled still: nothing may follow what was left out. Raises Broken (the sink is finished), Refused.
         """
 
     def hasten(self) -> None:
@@ -291,11 +304,14 @@ async def pump(
             report.seen += batch.seen
             for piece in sink.pieces(batch):
                 ack = await sink.write(piece) if piece.records else NOTHING_WRITTEN
-                if piece.position is not None:
-                    await source.commit(piece.position)
-                report.add(piece, ack)
+                taken = piece.first(len(piece.records) - ack.left)
+                if taken.position is not None:
+                    await source.commit(taken.position)
+                report.add(taken, ack)
                 if watch is not None:
-                    watch(piece, ack, report)
+                    watch(taken, ack, report)
+                if taken is not piece:
+                    await asyncio.sleep(0)  # the cancellation is felt here, before anything is written behind it
     finally:
         # An abandoned generator would be closed by the garbage collector, at a time of its choosing.
         await stream.aclose()

@@ -65,17 +65,9 @@ class Limited(Stage):
                     if record.gap is None:
                         self._left -= 1
                         if self._left == 0:
-                            yield _first(batch, index + 1)
+                            yield batch.first(index + 1)
                             return
                 yield batch
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    """The first `count` records of a batch, and what goes with them. Its position would commit what nobody gets."""
-    kept, cut = batch.records[:count], batch.records[count:]
-    invalid = sum(gap.reason == "invalid" for record in kept if (gap := record.gap) is not None)
-    position = batch.position if not cut else kept[-1].position
-    return Batch(kept, position, batch.seen - _events(cut), batch.refusals[:invalid])
 
 
 def _events(records: Sequence[Record]) -> int:
@@ -256,9 +248,12 @@ class Tee(Sink):
 
     async def write(self, batch: Batch) -> Ack:
         """One after the other, in the order given: what a person sees has happened."""
-        acks = [await sink.write(piece) for sink in self._sinks for piece in sink.pieces(batch)]
+        taken = [[await sink.write(piece) for piece in sink.pieces(batch)] for sink in self._sinks]
+        acks = [ack for each in taken for ack in each]
         refusals = next((ack.refusals for ack in acks if ack.refusals), ())
-        return Ack(len(batch.records), all(ack.durable for ack in acks), refusals)
+        written = min((sum(ack.written for ack in each) for each in taken), default=len(batch.records))
+        left = max((sum(ack.left for ack in each) for each in taken), default=0)
+        return Ack(written, all(ack.durable for ack in acks), refusals, left)
 
     def hasten(self) -> None:
         """All of them."""
@@ -287,7 +282,7 @@ class Counted(Sink):
         """See Sink."""
         self._report.seen += batch.seen
         ack = await self._sink.write(batch)
-        self._report.add(batch, ack)
+        self._report.add(batch.first(len(batch.records) - ack.left), ack)
         return ack
 
     def hasten(self) -> None:

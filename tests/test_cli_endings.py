@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import select
@@ -52,6 +53,22 @@ def test_an_event_that_is_published_but_not_shown_yet_is_counted(cli: CommandLin
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_what_a_full_pipe_has_taken_is_counted_and_not_sent_again(cli: CommandLine) -> None:
+    (cli.folder / "in.jsonl").write_bytes(b"\n".join([*audit_lines(2000), b""]))
+    read, write = os.pipe()
+    replay = cli.start("replay", "in.jsonl", "--to", "-", "--speed", "max", stdout=write)
+    until(lambda: select.select([], [write], [], 0)[1] == [], "a reader that does not read")
+    os.close(write)
+    replay.process.send_signal(signal.SIGINT)
+    with open(read, "rb") as stream:
+        first = [json.loads(line)["id"] for line in stream]
+    said = replay.end(check=128 + signal.SIGINT).err
+    assert 0 < len(first) < 2000
+    assert f"{len(first):,} replayed" in said
+    again = cli.run("replay", "in.jsonl", "--to", "-", "--speed", "max", "--resume")
+    assert [*first, *again.ids] == [json.loads(line)["id"] for line in audit_lines(2000)]
 
 
 SLOW_IMPORT = """

@@ -104,37 +104,44 @@ class StdoutSink(Sink):
         self._waits = self._fifo or stat.S_ISSOCK(mode)
 
     async def write(self, batch: Batch) -> Ack:
-        """See Sink."""
+        """See Sink. Cancelled, it acknowledges the lines that are out."""
         lines, refusals = batch.encode()
         view = memoryview(b"\n".join((*lines, b"")))
         try:
             while view:
                 if self._waits:
-                    await self._writable(view)
+                    await self._writable()
                 written = os.write(self._fd, view[:PIPE_BYTES] if self._waits else view)
                 self._begun = view[written - 1] != 0x0A
                 view = view[written:]
+        except asyncio.CancelledError:
+            out = len(lines) - bytes(view[self._end_line(view) :]).count(b"\n")
+            task = asyncio.current_task()
+            if not out or task is None:
+                raise
+            task.cancel()  # felt at the next wait, when these lines have been acknowledged
+            return Ack(out, refusals=Batch(batch.records[:out]).encode()[1], left=len(lines) - out)
         except BrokenPipeError:
             raise ReaderGone(self.name, "the reader has gone") from None
         except OSError as error:
             raise Broken(self.name, reason(error)) from error
         return Ack(len(lines), refusals=refusals)
 
-    async def _writable(self, rest: memoryview) -> None:
+    async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            await _ready(loop.add_writer, loop.remove_writer, self._fd)
-        except asyncio.CancelledError:
-            self._end_line(rest)
-            raise
+        await _ready(loop.add_writer, loop.remove_writer, self._fd)
 
-    def _end_line(self, rest: memoryview) -> None:
-        """Cancelled within a line: whoever reads gets it whole, if it is read within a second."""
+    def _end_line(self, rest: memoryview) -> int:
+        """Cancelled within a line: whoever reads gets it whole, if it is read within a second. Returns the bytes
+        written."""
+        size = 0
         if self._begun:
             line = bytes(rest[: bytes(rest[: 2 * MAX_EVENT_BYTES]).find(b"\n") + 1])
             deadline = time.monotonic() + END_SECONDS
             while line and (left := deadline - time.monotonic()) > 0 and select.select([], [self._fd], [], left)[1]:
-                line = line[os.write(self._fd, line[:PIPE_BYTES]) :]
+                size += (written := os.write(self._fd, line[:PIPE_BYTES]))
+                line = line[written:]
+        return size
 
     async def gone(self) -> None:
         """Return when the reader has gone; where that cannot be noticed, never."""
