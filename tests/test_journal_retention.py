@@ -14,6 +14,7 @@ from opsml_eventbus.journal.format import Head, control_line, write_lines
 from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.segments import list_log, segment_path
 from opsml_eventbus.journal.succession import peek_open
+from opsml_eventbus.journal.tidying import Tidy
 
 cryptography = pytest.importorskip("cryptography", reason="needs the extra [sign]")
 from cryptography.hazmat.primitives import serialization  # noqa: E402
@@ -218,3 +219,19 @@ def test_retention_that_is_killed_at_any_step_is_done_by_the_next_writer(tmp_pat
         assert {"e6", "e7", "e20"} <= set(ids(path))
         assert verify_journal(path, public_key=PUBLIC).exit in (0, 3)
     assert count > 5
+
+
+def test_what_two_looks_have_found_is_declared_and_removed_once(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1], [2], [3]], rotate_after=(1, 2))
+    notes = []
+    tidy = Tidy(path, 1, None, None, lambda *note: notes.append(note), lambda: None)
+    for _ in range(2):
+        tidy.look(peek_open(list_log(path).segments[0]).log)
+    tidy.wait()
+    going = tidy.found()
+    assert len(going) == 1
+    tidy.clear(going)
+    assert tidy.found() == []
+    tidy.stop()
+    assert [kind for kind, _ in notes] == ["pruned"]
+    assert len(firsts(path)) == 1

@@ -43,6 +43,7 @@ class Tidy:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._queued: set[tuple[str, Path | None]] = set()
+        self._leaving: set[int | None] = set()  # files that were declared; a look may still have found them there
 
     def look(self, log: str) -> None:
         """See which of the finished files of the log with this id have to go. It may have to read some."""
@@ -59,12 +60,13 @@ class Tidy:
             going = self._found.get_nowait()
         except queue.Empty:
             return None
-        there = {segment.first for segment in list_log(self._path).sealed}
+        there = {segment.first for segment in list_log(self._path).sealed} - self._leaving
         return [gone for gone in going if gone.segment.first in there]
 
     def clear(self, going: Iterable[Going]) -> None:
         """Remove these; compress the others."""
         for gone in going:
+            self._leaving.add(gone.segment.first)
             self._put_once("pruning", gone.segment, self._remove)
         if self._compression is not None:
             for segment in list_log(self._path).sealed:
@@ -93,7 +95,11 @@ class Tidy:
             self._ready()
 
     def _remove(self, segment: Segment) -> None:
-        remove_segment(segment)
+        try:
+            remove_segment(segment)
+        except OSError:
+            self._leaving.discard(segment.first)
+            raise
         self._note("pruned", f"removed {segment.path.name}")
 
     def _compress(self, compression: str, segment: Segment) -> None:
