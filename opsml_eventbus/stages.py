@@ -248,12 +248,10 @@ class Tee(Sink):
 
     async def write(self, batch: Batch) -> Ack:
         """One after the other, in the order given: what a person sees has happened."""
-        taken = [[await sink.write(piece) for piece in sink.pieces(batch)] for sink in self._sinks]
-        acks = [ack for each in taken for ack in each]
+        acks = [await sink.write(piece) for sink in self._sinks for piece in sink.pieces(batch)]
         refusals = next((ack.refusals for ack in acks if ack.refusals), ())
-        written = min((sum(ack.written for ack in each) for each in taken), default=len(batch.records))
-        left = max((sum(ack.left for ack in each) for each in taken), default=0)
-        return Ack(written, all(ack.durable for ack in acks), refusals, left)
+        left = max((ack.left for ack in acks), default=0)
+        return Ack(len(batch.records) - left, all(ack.durable for ack in acks), refusals, left)
 
     def hasten(self) -> None:
         """All of them."""

@@ -75,7 +75,12 @@ def last_place(data: bytes) -> Place | None:
 
 def look_sound(data: bytes, height: int = 1) -> bool:
     """Do these lines begin as ours do, in UTF-8 and without NUL? What can be told of them without decoding any."""
-    if b"\0" in data or not data.startswith(BEGINNING) or data.count(b"\n" + BEGINNING) != height - 1:
+    return data.startswith(BEGINNING) and data.count(b"\n" + BEGINNING) == height - 1 and is_text(data)
+
+
+def is_text(data: bytes) -> bool:
+    """Is it UTF-8 without NUL?"""
+    if b"\0" in data:
         return False
     try:
         return data.isascii() or bool(data.decode())

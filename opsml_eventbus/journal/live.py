@@ -261,7 +261,9 @@ class LiveFile:
             self._control(control_line(record, self._clock()))
         if self._signer is not None:
             self.checkpoint()
-        self._sync()
+        self.sync()
+        if self.fsync == "never":
+            self._sync()
 
 
 def open_record(log: str, behind: Head, fsync: Fsync, sealed: Tally | None) -> Open:

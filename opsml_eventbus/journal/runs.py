@@ -42,8 +42,8 @@ class Run:
     """Lines of a file from the byte `offset` to `end`, the first of which is `first`; last: where the chain stands
     behind them. log: as an open record among them says. pruned: the beginnings that they declare, by the seq of the
     record. sealed: the last one is a seal. proved: the first one is an open record, which says itself what it follows.
-    bare: what stands before them cannot be read;
-    unreadable: so many lines of it. contradicted: the next line has the next seq and does not join them."""
+    bare: what stands before them cannot be read; unreadable: so many lines of it. contradicted: the next line has the
+    next seq and does not join them."""
 
     segment: Segment
     offset: int

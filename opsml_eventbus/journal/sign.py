@@ -53,9 +53,8 @@ class Signer:
             return False
         signed = Head(place.seq - 1, read_chain(control.signature.chain))
         joins = link(signed.chain, line[:-CHAIN_BYTES]) == place.chain
-        return joins and control.signature == self.sign(
-            log, signed, control.tally
-        )  # Ed25519 signs the same twice alike
+        # Ed25519 signs the same twice alike.
+        return joins and control.signature == self.sign(log, signed, control.tally)
 
 
 class Verifier:

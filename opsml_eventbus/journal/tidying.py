@@ -42,8 +42,8 @@ class Tidy:
         self._found: queue.SimpleQueue[list[Going]] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._queued: set[tuple[str, Path | None]] = set()
-        self._leaving: set[int | None] = set()  # files that were declared; a look may still have found them there
+        self._packing: set[Path] = set()  # files that are to be compressed
+        self._leaving: set[int | None] = set()  # files that are to be removed; a look may still have found them there
 
     def look(self, log: str) -> None:
         """See which of the finished files of the log with this id have to go. It may have to read some."""
@@ -55,23 +55,23 @@ class Tidy:
         self._put(_Job("pruning", "put off", partial(self._look, self._retention)))
 
     def found(self) -> list[Going] | None:
-        """What a look has found and is still there, None when no look has ended since."""
+        """What a look has found and is not cleared already, None when no look has ended since."""
         try:
             going = self._found.get_nowait()
         except queue.Empty:
             return None
-        there = {segment.first for segment in list_log(self._path).sealed} - self._leaving
-        return [gone for gone in going if gone.segment.first in there]
+        return [gone for gone in going if gone.segment.first not in self._leaving]
 
     def clear(self, going: Iterable[Going]) -> None:
         """Remove these; compress the others."""
         for gone in going:
             self._leaving.add(gone.segment.first)
-            self._put_once("pruning", gone.segment, self._remove)
+            self._put(_Job("pruning", _left(gone.segment), partial(self._remove, gone.segment)))
         if self._compression is not None:
             for segment in list_log(self._path).sealed:
-                if not segment.packed:
-                    self._put_once("compression", segment, partial(self._compress, self._compression))
+                if not segment.packed and segment.path not in self._packing:
+                    self._packing.add(segment.path)
+                    self._put(_Job("compression", _left(segment), partial(self._compress, segment, self._compression)))
 
     def wait(self) -> None:
         """Until what was asked for is done."""
@@ -102,15 +102,12 @@ class Tidy:
             raise
         self._note("pruned", f"removed {segment.path.name}")
 
-    def _compress(self, compression: str, segment: Segment) -> None:
-        if segment.path.exists():
-            compress_segment(segment, compression)
-
-    def _put_once(self, kind: str, segment: Segment, action: Callable[[Segment], None]) -> None:
-        job = _Job(kind, f"{segment.path.name} is left as it is", partial(action, segment), segment.path)
-        if (kind, segment.path) not in self._queued:
-            self._queued.add((kind, segment.path))
-            self._put(job)
+    def _compress(self, segment: Segment, compression: str) -> None:
+        try:
+            if segment.path.exists():
+                compress_segment(segment, compression)
+        finally:
+            self._packing.discard(segment.path)
 
     def _put(self, job: _Job) -> None:
         if self._thread is None:
@@ -123,9 +120,7 @@ class Tidy:
             try:
                 job.action()
             except Exception as error:  # noqa: BLE001 - whatever it is, the writing thread waits for this one
-                self._note(job.kind, f"{job.failing}: {why(error)}")
-            finally:
-                self._queued.discard((job.kind, job.path))
+                self._note(job.kind, f"{job.failing}: {_why(error)}")
 
 
 class _Job(NamedTuple):
@@ -134,9 +129,12 @@ class _Job(NamedTuple):
     kind: str
     failing: str
     action: Callable[[], None]
-    path: Path | None = None
 
 
-def why(error: Exception) -> str:
+def _left(segment: Segment) -> str:
+    return f"{segment.path.name} is left as it is"
+
+
+def _why(error: Exception) -> str:
     """One clause."""
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)

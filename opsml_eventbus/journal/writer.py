@@ -32,6 +32,7 @@ from ..event import GAP_TYPE, OWN_PREFIX, Event, Gap
 from .committer import Ack, Append, Committer, Policy, Rotate
 from .compress import check_compression
 from .format import CHAIN_BYTES, Head, format_bound
+from .lines import is_text
 from .live import Fsync, Notify
 from .recovery import Recovery
 from .redact import Redaction
@@ -264,14 +265,6 @@ class Journal:
         return lines, times, texts, refused
 
 
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _check_line(line: bytes) -> tuple[bytes, bytes]:
     """A line and its time, as they are when the line is canonical on the face of it; made canonical when it is not.
 
@@ -282,7 +275,7 @@ def _check_line(line: bytes) -> tuple[bytes, bytes]:
     placed = line[-CHAIN_BYTES:-66] == b',"chain":"'
     whole = line.endswith(b"}") and b"\n" not in line and len(line) <= MAX_EVENT_BYTES
     # To a recovery a NUL is what a crash left: it would cut it, and all that was acknowledged behind it.
-    text = b"\0" not in line and (line.isascii() or _is_utf8(line))
+    text = is_text(line)
     # A second type of our own would count to a reader, unless a payload only spells it: the long way tells.
     if beginning is not None and whole and text and not placed and line.find(_OWN_TYPE, beginning.end()) < 0:
         return line, beginning[1]
