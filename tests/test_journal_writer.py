@@ -7,6 +7,7 @@ import gzip
 import math
 import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -37,7 +38,9 @@ from opsml_eventbus.journal import (
     read_journal,
     verify_journal,
 )
+from opsml_eventbus.journal.disk import Lock, open_file
 from opsml_eventbus.journal.format import read_control
+from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.segments import list_log
 
 
@@ -369,6 +372,47 @@ def test_a_forked_child_cannot_write_and_does_not_keep_the_lock(path):
 
     assert "forked child cannot write" in asyncio.run(run())
     assert ids(path) == ["e1"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_while_a_log_is_being_opened_keeps_nothing(path, monkeypatch):
+    """Not only what was opened is given up: the lock is held long before there is a Journal that says so."""
+    children = []
+
+    def fork_and_look(*args, **kwargs):
+        if (child := os.fork()) == 0:
+            signal.pause()
+        children.append(child)
+        return open_live(*args, **kwargs)
+
+    async def run():
+        async with Journal(path) as journal:
+            await journal.append([event(1)])
+
+    monkeypatch.setattr(committer, "open_live", fork_and_look)
+    try:
+        asyncio.run(run())
+        asyncio.run(run())  # the first one's child still lives
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert len(children) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_keeps_what_it_reads_of_a_log_open(path):
+    """A number that was the writer's may be a reader's of the same file by now."""
+    write(path, [event(1)])
+    lock = Lock(path)
+    descriptor = open_file(path, os.O_RDWR | os.O_APPEND)
+    os.close(descriptor)
+    with path.open("rb") as reader:
+        assert reader.fileno() == descriptor
+        if (child := os.fork()) == 0:
+            os._exit(0 if reader.read() == path.read_bytes() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    lock.release()
 
 
 def test_files_and_new_folders_are_private_and_an_old_folder_is_left_alone(tmp_path):

@@ -175,7 +175,7 @@ class Committer:
             self.let_go()
 
     def let_go(self) -> None:
-        """Give back what is held without a word to the file: it was opened for nobody, or this is a forked child."""
+        """Give back what is held without a word to the file: it was opened for nobody."""
         if self._file is not None:
             self._file.close()
         if self._lock is not None:

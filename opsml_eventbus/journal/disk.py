@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from ..errors import JournalBusy, JournalFailed, JournalRefused
+from .forks import keep_from_children, open_own
 
 _LOCK_SECONDS = 0.5  # a writer that was killed a moment ago may still be holding its files
 _KINDS = (
@@ -60,7 +61,7 @@ def open_file(path: Path, flags: int) -> int:
     with contextlib.suppress(FileNotFoundError):
         # Looked at first, because opening a device or a pipe can already do something.
         _refuse_special(path, path.lstat())
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    descriptor = open_own(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
         _refuse_special(path, os.fstat(descriptor))
     except BaseException:
@@ -87,6 +88,7 @@ def hold(path: Path, descriptor: int) -> None:
 
     Raises JournalBusy.
     """
+    keep_from_children(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

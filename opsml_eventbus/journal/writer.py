@@ -20,7 +20,6 @@ import math
 import os
 import re
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -136,7 +135,6 @@ class Journal:
             opening.add_done_callback(committer.opened_for_nobody)
             raise
         self._committer, self._pid = committer, os.getpid()
-        _open_journals.add(self)
         committer.start()
         return self
 
@@ -185,7 +183,6 @@ class Journal:
         """Write what is queued, sync, leave a checkpoint. A second call does nothing; a failure was told already."""
         committer, self._committer = self._committer, None
         if committer is not None and self._pid == os.getpid():
-            _open_journals.discard(self)
             self._hand_over(committer, asyncio.get_running_loop())
             await committer.stop()
 
@@ -283,17 +280,3 @@ def _check_line(line: bytes) -> tuple[bytes, bytes]:
     if item.type.startswith(OWN_PREFIX) and item.type != GAP_TYPE:
         raise TypeRefused(item.type, f"types that start with {OWN_PREFIX!r} are the bus's own")
     return encode_line(item), format_bound(item.time)
-
-
-_open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
-
-
-def _forget_in_child() -> None:
-    """A forked child holds the lock's descriptor too: it would keep the log locked after its parent is gone."""
-    for journal in list(_open_journals):
-        if journal._committer is not None:  # noqa: SLF001
-            journal._committer.let_go()  # noqa: SLF001
-    _open_journals.clear()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
