@@ -43,7 +43,6 @@ class Bookmark:
         self.round = 1
         self._position: Any = None
         self._saved = 0.0
-        self._done = False
 
     @property
     def stamp(self) -> str:
@@ -66,7 +65,7 @@ class Bookmark:
         return None
 
     def forget(self) -> None:
-        """This replay begins anew: where an earlier one was means nothing any more."""
+        """A replay begins anew, or has ended: there is no place to go on from any more."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()
@@ -92,7 +91,7 @@ class Bookmark:
 
     def save(self) -> None:
         """Write it down. Where that cannot be done, the replay goes on all the same."""
-        if self._path is None or self._position is None or self._done:
+        if self._path is None or self._position is None:
             return
         self._saved = time.monotonic()
         with suppress(OSError):
@@ -102,8 +101,3 @@ class Bookmark:
             kept = {"recording": self._recording, "name": self.name, "position": position, "round": self.round}
             fresh.write_text(json.dumps(kept))
             fresh.replace(self._path)
-
-    def remove(self) -> None:
-        """The replay is done."""
-        self._done = True
-        self.forget()

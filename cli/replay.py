@@ -110,7 +110,6 @@ def replay(
                             committing = Committing(Stamped(paced, bookmark.stamp), bookmark.put)
                             await pump(committing, sink, where=where, start=begin, report=report, watch=watch)
                         pacer.rewind()
-                bookmark.remove()
             finally:
                 bookmark.save()
 
@@ -128,7 +127,9 @@ def replay(
     else:
         with runner.summed_up(report, say):
             stopped = runner.run(work)
-        if stopped and bookmark.kept:
+        if not stopped:
+            bookmark.forget()  # last: whoever is killed before it goes on behind everything, and repeats nothing
+        elif bookmark.kept:
             notes.say("the same command with --resume goes on from here")
     return runner.interrupted(stopped) if stopped else runner.exit_code(report)
 
