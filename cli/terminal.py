@@ -133,8 +133,12 @@ class Progress:
 
             columns = [TextColumn("{task.description}", markup=False), DownloadColumn(), TransferSpeedColumn()]
             self._live = Progress(*columns, console=self._notes.console, transient=True)
-            self._live.start()
-            self._task = self._live.add_task(self._title, total=None)
+            try:
+                self._live.start()
+                self._task = self._live.add_task(self._title, total=None)
+            except BaseException:  # Ctrl-C right behind the first drawing: it has hidden the cursor
+                self._live.stop()
+                raise
         return self
 
     def __call__(self, done: int) -> None:

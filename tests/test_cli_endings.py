@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from commandline import EVENTBUS, CommandLine, until
+from commandline import EVENTBUS, CommandLine, Terminal, until
 from test_cli_live import audit_lines
 
 
@@ -71,6 +71,24 @@ def test_what_a_full_pipe_has_taken_is_counted_and_not_sent_again(cli: CommandLi
     assert [*first, *again.ids] == [json.loads(line)["id"] for line in audit_lines(2000)]
 
 
+KILLED_AT_ITS_END = """
+import os, signal, sys
+from opsml_eventbus_cli import entry, runner
+
+runner.summary = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["eventbus", "replay", "in.jsonl", "--to", "out.jsonl", "--speed", "max"]
+entry.main()
+"""
+
+
+def test_a_replay_that_is_killed_when_all_was_sent_repeats_nothing(cli: CommandLine) -> None:
+    (cli.folder / "in.jsonl").write_bytes(b"\n".join([*audit_lines(100), b""]))
+    done = subprocess.run([EVENTBUS[0], "-c", KILLED_AT_ITS_END], cwd=cli.folder, env=cli.env, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    cli.run("replay", "in.jsonl", "--to", "out.jsonl", "--speed", "max", "--resume")
+    assert len(cli.recorded("out.jsonl")) == 100
+
+
 SLOW_IMPORT = """
 import os, signal, sys, weakref
 from opsml_eventbus_cli import entry
@@ -104,3 +122,26 @@ def test_ctrl_c_lets_a_command_without_a_loop_tidy_up(cli: CommandLine) -> None:
     verify.press(b"\x03")
     verify.end(130)
     assert verify.raw.rfind(b"\x1b[?25h") > verify.raw.rfind(b"\x1b[?25l"), "the cursor is still hidden"
+
+
+STOPPED_AS_IT_IS_DRAWN = """
+import rich.progress
+from opsml_eventbus_cli.terminal import Notes, Progress
+
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+rich.progress.Progress.add_task = stop
+try:
+    with Progress(Notes(), "verifying"):
+        pass
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_ctrl_c_right_behind_the_first_drawing_shows_the_cursor_again(cli: CommandLine) -> None:
+    program = Terminal([EVENTBUS[0], "-c", STOPPED_AS_IT_IS_DRAWN], cli.folder, cli.env, 80, 24).shows("stopped")
+    program.end(0)
+    assert b"\x1b[?25l" in program.raw
+    assert program.raw.rfind(b"\x1b[?25h") > program.raw.rfind(b"\x1b[?25l"), "the cursor is still hidden"
