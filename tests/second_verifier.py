@@ -5,6 +5,7 @@ records whose members are wrong.
 """
 
 import contextlib
+import datetime as dt
 import gzip
 import hashlib
 import json
@@ -19,6 +20,8 @@ LONGEST = (1 << 20) + 132  # bytes of a line
 END = re.compile(PLACE.pattern + rb"\Z")
 LOST_END = re.compile(PLACE.pattern + rb'[\0\r\t ]*(?=\{"specversion":|\Z)')  # of a line without its newline
 CONTROL = re.compile(rb'.{63}","source":"eventbus\.journal","type":"eventbus\.journal\.([^"]*)"', re.DOTALL)
+LONGEST_OPEN = 1 << 16
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d\.\d{9}Z")
 OPEN = {"format": int, "first": int, "log": str, "previous": str, "fsync": str}
 MARK, PRUNED = {"tally": dict}, {"before": int, "chain": str}
 MEMBERS = {b"open": OPEN, b"checkpoint": MARK, b"seal": MARK, b"pruned": PRUNED}
@@ -28,8 +31,16 @@ def control(line):  # its name, and its members: None where they are wrong
     name = match[1] if (match := CONTROL.match(line)) else b""
     with contextlib.suppress(ValueError, RecursionError, KeyError, AttributeError):
         record = json.loads(line)["data"] if name in MEMBERS else {}
-        return name, all(type(record.get(key)) is kind for key, kind in MEMBERS.get(name, {}).items()) and record
+        sound = all(type(record.get(key)) is kind for key, kind in MEMBERS.get(name, {}).items())
+        return name, sound and (name != b"open" or opens(line)) and record
     return name, None
+
+
+def opens(line):  # is it short enough, and does it say when?
+    time = json.loads(line).get("time")
+    if len(line) > LONGEST_OPEN or not isinstance(time, str) or not TIME.fullmatch(time):
+        return False
+    return bool(dt.datetime.fromisoformat(f"{time[:10]}T{time[11:17]}{time[17:19].replace('60', '59')}"))
 
 
 def files(live):
@@ -60,19 +71,21 @@ def verify(live):
             return 5
         lines, here, events, opened, before, seal = data.split(b"\n"), [], 0, False, seal, None
         for number, line in enumerate(lines):
-            ended, begin, whole = number < len(lines) - 1, 0, END.search(line)
+            ended, whole = number < len(lines) - 1, END.search(line)
             if not whole or not ended or b"\0" in line or len(line) > LONGEST:
                 if line or ended:
                     here.append(seq + 1)
                     lost = True
-                line = line[:4096] if len(line) > LONGEST else line
-                for match in LOST_END.finditer(line):
-                    at, mark, value = place(match)
-                    joins = at == seq + 1 and link(chains[0], match, begin) == value
-                    if not joins and (b"\0" in line or (match.end() == len(line) and not ended)):
-                        break
-                    seq, chains, begin, joined = at, [value], match.end(), joined + joins
-                    stated = max(stated, mark if mark < at else 0)
+                long = len(line) > LONGEST
+                for piece, last in [(line[:4096], False), (line[-LONGEST:], ended)] if long else [(line, ended)]:
+                    begin = 0
+                    for match in LOST_END.finditer(piece):
+                        at, mark, value = place(match)
+                        joins = at == seq + 1 and link(chains[0], match, begin) == value
+                        if not joins and (b"\0" in line or (match.end() == len(piece) and not last)):
+                            break
+                        seq, chains, begin, joined = at, [value], match.end(), joined + joins
+                        stated = max(stated, mark if mark < at else 0)
                 continue
             (name, record), at, mark, value = control(line), *place(whole)
             if number == 0 and name == b"open" and record:

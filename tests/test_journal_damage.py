@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from journal_support import event, ids, independent_verifier, lines, make, open_plain, prune, write
+from journal_support import event, ids, independent_verifier, lines, make, open_plain, prune, rewrite, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.endpoints.journal import JournalSource
@@ -29,7 +29,8 @@ from opsml_eventbus.journal import (
     verify_journal,
 )
 from opsml_eventbus.journal.compress import compress_segment, remove_leftovers
-from opsml_eventbus.journal.format import Head, Open, Recovered, control_line, read_control, write_lines
+from opsml_eventbus.journal.format import OPEN_BYTES, Head, Open, Recovered, control_line, read_control, write_lines
+from opsml_eventbus.journal.lines import LINE_BYTES
 from opsml_eventbus.journal.segments import NAME_BYTES, list_log
 
 pytestmark = pytest.mark.usefixtures("no_writer_is_at_it")
@@ -363,3 +364,47 @@ def test_a_live_file_that_does_not_say_where_it_begins_comes_once(tmp_path):
     file.close()
     shown = [decode_line(item.line).id for item in items if isinstance(item, Line)]
     assert shown == ["e1", "e2", "e3", "e4", "e5"]
+
+
+def test_how_far_it_was_durable_is_told_by_the_end_of_a_log_whose_newlines_are_gone(tmp_path):
+    """Over a MiB of lines that have become one: only its beginning and its end are kept in memory."""
+    path = make(tmp_path / "audit.jsonl", [range(3), range(3, 8000), [8000]], close=False)
+    rows = path.read_bytes().splitlines(keepends=True)
+    for lost in (b"", b"\r", b" \r\n"[:2]):
+        path.write_bytes(b"".join(rows[:4]) + b"".join(row[:-1] + lost for row in rows[4:]))
+        assert path.stat().st_size > LINE_BYTES
+        assert verify_journal(path).exit == independent_verifier()(path) == 5, lost
+        path.write_bytes(path.read_bytes() + b"\n")
+        assert verify_journal(path).exit == independent_verifier()(path) == 5, lost
+
+
+def test_a_hole_of_a_mib_of_zeros_is_what_a_crash_left(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [range(3), range(3, 8000)], close=False)
+    rows = path.read_bytes().splitlines(keepends=True)
+    cut = b"".join(rows[:10])
+    path.write_bytes(cut + b"\0" * (LINE_BYTES + 10) + b"".join(rows[6000:]))
+    assert verify_journal(path).exit == independent_verifier()(path) == 3
+    recover(path)
+    assert verify_journal(path).exit == 0
+    assert ids(path) == [f"e{number}" for number in range(9)]
+
+
+@pytest.mark.parametrize("change", ["long", "no time", "no such time"])
+def test_an_open_record_that_a_look_at_the_beginning_cannot_read_is_none(tmp_path, change):
+    """Whoever reads the whole line and whoever looks at its beginning must not come to two verdicts."""
+    path = make(tmp_path / "audit.jsonl", [[1], [2]])
+    time = re.search(rb',"time":"[^"]*"', path.read_bytes())[0]
+    changes = {
+        "long": (b'"sealed":null', b'"sealed":null,"more":"' + b"x" * OPEN_BYTES + b'"'),
+        "no time": (time, b""),
+        "no such time": (time, time[:-22] + b"2" * 21 + b'"'),
+    }
+    first, _, rest = path.read_bytes().partition(b"\n")
+    assert changes[change][0] in first
+    path.write_bytes(first + b"\n" + rest)
+    rewrite(path, *changes[change])
+    before = path.read_bytes()
+    assert verify_journal(path).exit == independent_verifier()(path) == 5
+    with pytest.raises((JournalDamaged, JournalRefused)):
+        recover(path)
+    assert path.read_bytes() == before

@@ -21,6 +21,7 @@ from journal_support import (
 )
 
 from opsml_eventbus.errors import JournalDamaged, JournalRefused
+from opsml_eventbus.event import Event
 from opsml_eventbus.journal import recover, verify_journal
 from opsml_eventbus.journal.compress import compress_segment, remove_leftovers
 from opsml_eventbus.journal.format import Recovered, read_control
@@ -319,3 +320,14 @@ def test_an_undeclared_missing_beginning_is_tampering(tmp_path):
     list_log(path).sealed[0].path.unlink()
     report = verify_journal(path)
     assert (report.exit, report.findings[0].kind) == (5, "missing")
+
+
+def test_a_payload_that_spells_the_name_of_a_copy_is_not_the_record_of_it(tmp_path):
+    """A recovery that was killed behind its cut: what says so in the log is a record."""
+    path = tmp_path / "audit.jsonl"
+    kept = path.name + ".torn-20261126T000000Z"
+    write(path, [event(1), Event.new("t", {"see": kept}, id="e2", source="s")])
+    path.with_name(kept + ".pending").write_bytes(b"torn")
+    recover(path)
+    assert [record.kept for record in records(path)] == [kept]
+    assert path.with_name(kept).read_bytes() == b"torn"

@@ -9,12 +9,15 @@ import shutil
 import pytest
 from journal_support import START, KillAt, event, ids, lines, make, open_plain, pack, prune
 
-from opsml_eventbus.journal import Journal, verify_journal
-from opsml_eventbus.journal.format import Head, control_line, write_lines
+from opsml_eventbus.journal import Journal, tidying, verify, verify_journal
+from opsml_eventbus.journal.compress import remove_segment
+from opsml_eventbus.journal.format import Checkpoint, Head, Open, Tally, control_line, read_place, write_lines
 from opsml_eventbus.journal.recovery import open_live
+from opsml_eventbus.journal.retention import Retention
 from opsml_eventbus.journal.segments import list_log, segment_path
 from opsml_eventbus.journal.succession import peek_open
 from opsml_eventbus.journal.tidying import Tidy
+from opsml_eventbus.journal.walk import Walk
 
 cryptography = pytest.importorskip("cryptography", reason="needs the extra [sign]")
 from cryptography.hazmat.primitives import serialization  # noqa: E402
@@ -235,3 +238,80 @@ def test_what_two_looks_have_found_is_declared_and_removed_once(tmp_path):
     tidy.stop()
     assert [kind for kind, _ in notes] == ["pruned"]
     assert len(firsts(path)) == 1
+
+
+def test_a_file_of_another_log_among_the_oldest_is_nobodys_to_remove(path, tmp_path):
+    go_on(path, keep=4)
+    stranger, real = segment_path(path, 1), firsts(path)
+    make(tmp_path / "other" / "audit.jsonl", [[1]])
+    shutil.copy(tmp_path / "other" / "audit.jsonl", stranger)
+    notices = []
+
+    async def run():
+        async with Journal(path, keep=1, sign_key=PRIVATE, on_notice=notices.append) as journal:
+            await journal.append([event(20)])
+
+    asyncio.run(run())
+    assert firsts(path) == [1, *real]
+    assert stranger.name in next(notice.detail for notice in notices if notice.kind == "pruning")
+
+
+def test_a_file_that_cannot_be_removed_keeps_those_behind_it(path, monkeypatch):
+    first, notices = firsts(path)[0], []
+
+    def refuse(segment):
+        if segment.first == first:
+            raise PermissionError(1, "Operation not permitted", str(segment.path))
+        remove_segment(segment)
+
+    async def run():
+        async with Journal(path, keep=1, sign_key=PRIVATE, on_notice=notices.append) as journal:
+            await journal.append([event(20)])
+
+    real = firsts(path)
+    monkeypatch.setattr(tidying, "remove_segment", refuse)
+    asyncio.run(run())
+    assert firsts(path)[:5] == real
+    reason = f"{segment_path(path, first).name} cannot be removed: operation not permitted"
+    assert [notice.detail for notice in notices if notice.kind == "pruning"] == [f"put off: {reason}"]
+    monkeypatch.undo()
+    go_on(path, keep=1)
+    assert len(firsts(path)) == 1
+    assert verify_journal(path, public_key=PUBLIC).exit == 0
+
+
+def test_only_a_seal_lets_a_file_count_to_whoever_signs(path):
+    """A file cut back to a signed checkpoint is none that was finished, whatever its neighbour says."""
+    signer = Signer(PRIVATE)
+    files = list_log(path).segments
+    log = peek_open(files[0]).log
+    second, third = files[1].path, files[2].path
+    opened = second.read_bytes().split(b"\n")[0]
+    place = read_place(opened)
+    head = Head(place.seq, place.chain)
+    checkpoint = control_line(Checkpoint(Tally(), signer.sign(log, head, Tally())), START)
+    head, marked = write_lines(head, place.seq - 1, [checkpoint])
+    second.write_bytes(opened + b"\n" + marked)
+    begun = control_line(Open(1, log, head.seq + 1, head.chain.hex(), "always", Tally()), START)
+    third.unlink()
+    segment_path(path, head.seq + 1).write_bytes(write_lines(head, head.seq, [begun])[1])
+    retention = Retention(path, 3, log, signer)
+    going = [gone.segment.first for gone in retention.going()]
+    assert going == []  # with the second one counted, the first would go
+
+
+@pytest.mark.parametrize("key", [PUBLIC, None])
+def test_what_retention_removes_while_it_is_verified_is_no_hole(path, monkeypatch, key):
+    walked = []
+
+    class Slow(Walk):
+        def end(self):
+            super().end()
+            walked.append(self.head)
+            if len(walked) == 1:  # the first file was read; all but the last finished one go now
+                go_on(path, keep=1)
+
+    monkeypatch.setattr(verify, "Walk", Slow)
+    report = verify_journal(path, public_key=key)
+    assert [str(finding) for finding in report.findings] == []
+    assert firsts(path)[0] > walked[0].seq + 1

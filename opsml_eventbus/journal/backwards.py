@@ -13,7 +13,7 @@ from ..codec import MAX_EVENT_BYTES, decode_line
 from ..errors import InvalidEvent, JournalDamaged
 from ..event import Event
 from .format import Place, is_control
-from .lines import keep_start, place_in, read_blocks, strange
+from .lines import HELD_BYTES, LINE_BYTES, place_in, read_blocks, strange
 from .reader import Damage, Line, line_of
 from .segments import Segment, Stream, find_log, list_log, open_regular
 from .succession import peek_open, preceding
@@ -131,14 +131,15 @@ def _plain(stream: FileIO, *, final: bool) -> Iterator[_Found]:
     """final: nobody writes to it any more, so what stands behind its last newline is damage."""
     end = os.fstat(stream.fileno()).st_size
     rest = b""  # the end of a line whose beginning has not been read yet
-    long = 0  # bytes of it that are not kept, because it is too long
+    long = False  # it is too long, so not all of it is kept
     partial = True  # behind the last newline
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
         data = os.pread(stream.fileno(), end - start, start) + rest
         first = data.find(b"\n") + 1 if start > 0 else 0
         if start > 0 and first == 0:
-            (rest, long), end = keep_start(data, long), start
+            long = long or len(data) > LINE_BYTES
+            rest, end = data[:HELD_BYTES] if long else data, start
             continue
         *lines, last = data[first:].split(b"\n")
         offset = start + len(data) - len(last)
@@ -150,7 +151,7 @@ def _plain(stream: FileIO, *, final: bool) -> Iterator[_Found]:
             offset -= len(line) + 1
             yield _Found(line, offset)
         partial = False
-        rest, long, end = data[: max(0, first - 1)], 0, start
+        rest, long, end = data[: max(0, first - 1)], False, start
 
 
 def _packed(stream: Stream) -> Iterator[_Found]:

@@ -9,7 +9,7 @@ from io import FileIO
 from itertools import takewhile
 from typing import NamedTuple
 
-from .format import PLACE_BYTES, Open, Place, peek_control, read_place
+from .format import OPEN_BYTES, PLACE_BYTES, Open, Place, peek_control, read_place
 from .lines import BLOCK_BYTES, Block, last_place, read_blocks
 from .seek import offset_behind
 from .segments import Segment, open_regular
@@ -17,7 +17,6 @@ from .succession import peek_open
 
 _TAKEN_BACK_BYTES = 6 << 20  # remembered of what was read: more than a batch (4 MiB) that is refused and taken back
 _LINE_END_BYTES = 76  # a line's chain value: no two lines share it
-_FIRST_LINE_BYTES = 64 << 10
 
 
 class _Given(NamedTuple):
@@ -51,7 +50,7 @@ class PlainFile:
 
     def opened(self) -> Open | None:
         """Its open record, None where its first line is none."""
-        record = peek_control(os.pread(self.descriptor, _FIRST_LINE_BYTES, 0).partition(b"\n")[0])
+        record = peek_control(os.pread(self.descriptor, OPEN_BYTES + 1, 0).partition(b"\n")[0])
         return record if isinstance(record, Open) else None
 
     def place_of(self, seq: int) -> Place | None:

@@ -53,6 +53,7 @@ BLANKS = b"\0\r\t "  # around a line they are of whoever copied the file, or of 
 _PLACE_END = re.compile(_PLACE.pattern + rb"\Z")
 _PLACE_OF_LINE = re.compile(_PLACE.pattern + b"[" + BLANKS + rb']*(?=\{"specversion":|\Z)')
 PLACE_BYTES = 7 + 19 + 11 + 19 + CHAIN_BYTES
+OPEN_BYTES = 64 << 10  # of an open record at most, so that a look at a file's beginning tells where it belongs
 TIME_MARK = b',"time":"'
 
 
@@ -291,10 +292,19 @@ def read_control(line: bytes) -> Control | None:
     cls = _CONTROLS.get(line[begin : line.find(b'"', begin)])
     if cls is None:
         return None
+    if cls is Open:
+        opened_at(line)
+        if len(line) > OPEN_BYTES:
+            raise InvalidEvent(f"an open record of more than {OPEN_BYTES:,} bytes", "data")
     try:
         return msgspec.json.decode(bytes(_decode_data(line).data), type=cls)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidEvent(str(error), "data") from error
+
+
+def opened_at(line: bytes) -> int:
+    """When an open record was written (ns). Raises InvalidEvent: it does not say."""
+    return parse_time((time_text(line) or b"").decode("ascii", "replace"))
 
 
 def peek_control(line: bytes) -> Control | None:

@@ -18,20 +18,20 @@ class Block:
 
     offset: of the first byte in the (decompressed) file. number: of the first line, from 1.
     end: of the last line, its newline included. whole: False for the one line after the last newline of a file.
-    oversize: this one line is too long; only its beginning is here.
+    oversize: this one line is too long; only its beginning is in `data`. ending: as much of its end as a line may have.
+    nul: a NUL stands in it somewhere.
     """
 
-    __slots__ = ("_height", "_known", "_lines", "data", "end", "number", "offset", "oversize", "whole")
+    __slots__ = ("_height", "_known", "_lines", "data", "end", "ending", "nul", "number", "offset", "oversize", "whole")
 
-    def __init__(
-        self, offset: int, number: int, data: bytes, end: int, *, whole: bool = True, oversize: bool = False
-    ) -> None:
+    def __init__(self, offset: int, number: int, data: bytes, end: int, *, whole: bool = True) -> None:
         self.offset = offset
         self.number = number
         self.data = data
         self.end = end
         self.whole = whole
-        self.oversize = oversize
+        self.oversize = self.nul = False
+        self.ending = b""
         self._lines: list[bytes] | None = None
         self._height = 0
         self._known = (0, offset)
@@ -101,31 +101,52 @@ def read_blocks(
     offset, number: where `read` begins in its file.
     """
     rest = b""
-    long = 0  # bytes of a line that grew too long, beyond what is kept in `rest`
+    long: _Long | None = None
     while chunk := read(size):
-        cut = chunk.rfind(b"\n")
-        if cut < 0:
-            rest, long = keep_start(rest + chunk, long)
-            continue
         first = chunk.find(b"\n")
-        if long or len(rest) + first > LINE_BYTES:  # its newline has come
-            end = offset + len(rest) + long + first + 1
-            yield Block(offset, number, (rest + chunk[:first])[:HELD_BYTES], end, oversize=True)
-            offset, number, rest, long = end, number + 1, b"", 0
-            chunk, cut = chunk[first + 1 :], cut - first - 1
+        if long is None and len(rest) + (len(chunk) if first < 0 else first) > LINE_BYTES:
+            long, rest = _Long(rest), b""
+        if long is not None:
+            if first < 0:
+                long.add(chunk)
+                continue
+            long.add(chunk[:first])
+            block = long.block(offset, number, whole=True)
+            yield block
+            offset, number, long = block.end, number + 1, None
+            chunk = chunk[first + 1 :]
+        cut = chunk.rfind(b"\n")
         if cut >= 0:
             data = rest + chunk[:cut]
             block = Block(offset, number, data, offset + len(data) + 1)
             yield block
             # Whoever had it has split it by now, mostly: counting again would cost a third of reading.
             offset, number, rest = block.end, number + block.height, b""
-        rest, long = keep_start(rest + chunk[cut + 1 :], long)
-    if rest:
-        yield Block(offset, number, rest, offset + len(rest) + long, whole=False, oversize=long > 0)
+        rest += chunk[cut + 1 :]
+    if long is not None:
+        yield long.block(offset, number, whole=False)
+    elif rest:
+        yield Block(offset, number, rest, offset + len(rest), whole=False)
 
 
-def keep_start(rest: bytes, long: int) -> tuple[bytes, int]:
-    """A line that has not ended yet: what is kept of it, and how many bytes more it has, once it is too long."""
-    if long or len(rest) > LINE_BYTES:
-        return rest[:HELD_BYTES], long + max(0, len(rest) - HELD_BYTES)
-    return rest, 0
+class _Long:
+    """What is kept of a line that has grown too long, and may go on."""
+
+    def __init__(self, data: bytes) -> None:
+        self._beginning = self._ending = b""
+        self._size = 0
+        self._nul = False
+        self.add(data)
+
+    def add(self, data: bytes) -> None:
+        if len(self._beginning) < HELD_BYTES:
+            self._beginning = (self._beginning + data)[:HELD_BYTES]
+        self._ending = (self._ending + data)[-LINE_BYTES:]
+        self._size += len(data)
+        self._nul = self._nul or b"\0" in data
+
+    def block(self, offset: int, number: int, *, whole: bool) -> Block:
+        """All of it that there is."""
+        block = Block(offset, number, self._beginning, offset + self._size + whole, whole=whole)
+        block.oversize, block.ending, block.nul = True, self._ending, self._nul
+        return block

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,9 +226,11 @@ class _Opening:
         if findings or (size == 0 and log.sealed):
             # A live file behind finished ones never was empty: somebody has emptied it, which the log has to say.
             self._cut(descriptor, sound, size)
-        if sound == 0 or opened is None:
+        if sound == 0:
             self.live.unlink()  # nothing whole was in it; what there was is kept aside
             return None, None
+        if opened is None:  # `walk` and `read_opened` read the same record, so this cannot be; and nothing may be lost
+            raise JournalRefused(str(self.live), "its first line is no open record, and whole lines stand in it")
         control = read_control(last)
         if isinstance(control, Seal):
             self._finish_rotation(descriptor, opened)
@@ -340,7 +342,7 @@ class _Opening:
             return False
         for path in pending:
             final = path.with_name(path.name.removesuffix(PENDING_SUFFIX))
-            if b'"%b"' % final.name.encode() not in file.tail(_TAIL_BYTES):
+            if not any(record.kept == final.name for record in _recovered(file.tail(_TAIL_BYTES))):
                 size, digest = measure(path)
                 offset = file.state.size if self.cut_at is None else self.cut_at
                 file.record(Recovered(size, offset, final.name, digest))
@@ -348,6 +350,13 @@ class _Opening:
             self.kept = final
         sync_folder(self.live.parent)
         return True
+
+
+def _recovered(tail: bytes) -> Iterator[Recovered]:
+    """The records of what was cut, among these lines. (A payload may spell a file's name.)"""
+    for line in tail.split(b"\n"):
+        if isinstance(record := peek_control(line), Recovered):
+            yield record
 
 
 def _may_be_torn_open(path: Path) -> bool:

@@ -11,7 +11,7 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
-from .format import Open, Pruned, Tally, read_place
+from .format import Open, Pruned, Seal, Tally, peek_control, read_place
 from .segments import Segment, last_line, list_log
 from .sign import Signer
 from .succession import peek_open
@@ -37,7 +37,7 @@ class Retention:
     def going(self) -> list[Going]:
         """The oldest ones, in their order: whatever stands before as many files as stay.
 
-        Raises ValueError: nothing says what would be missing, so nothing can be declared.
+        Raises ValueError: among them is one that is none of this log, or nothing says what would be missing then.
         """
         files = list_log(self._live).segments
         if not files or files[-1].first is not None:
@@ -50,6 +50,7 @@ class Retention:
                 following = opened.first
         going = []
         for segment, behind in itertools.pairwise(files[: oldest + 1]):
+            self._beginning(segment)  # what is none of this log is nobody's to remove
             begun = self._beginning(behind)
             record = Pruned(segment.first or 0, begun.first, begun.previous, begun.sealed or Tally())
             going.append(Going(segment, record))
@@ -63,14 +64,18 @@ class Retention:
         except (OSError, EOFError, ValueError):
             return False  # one more stays, and `verify` says what is wrong with it
         place = read_place(line)
-        if place is None or place.seq != following - 1 or not self._signer.has_signed(self._log, line):
+        if place is None or place.seq != following - 1 or not isinstance(peek_control(line), Seal):
+            return False
+        if not self._signer.has_signed(self._log, line):
             return False
         self._sealed.add(following)
         return True
 
     def _beginning(self, segment: Segment) -> Open:
         if (opened := self._opened(segment)) is None:
-            raise ValueError(f"{segment.name} does not say where it begins (see `eventbus verify`)")
+            raise ValueError(
+                f"{segment.name} is no file of this log that begins where its name says (see `eventbus verify`)"
+            )
         return opened
 
     def _opened(self, segment: Segment) -> Open | None:

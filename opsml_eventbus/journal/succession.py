@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..errors import InvalidEvent
-from ..timestamps import parse_time
-from .format import Open, read_control, time_text
+from .format import OPEN_BYTES, Open, opened_at, read_control
 from .segments import Log, Segment, list_log
 
 _TRIES = 100  # a listing can be out of date when it is used; each time because another file was finished meanwhile
-_FIRST_LINE_BYTES = 64 << 10
 # What does not open because of us, not because of what became of the file.
 NOT_THE_FILES = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -183,9 +181,8 @@ def read_opened(segment: Segment) -> tuple[Open, int] | None:
     """The open record of a file and when it was written (ns), None where it has none. Raises as `read_open`."""
     with closing(segment.open()) as stream:
         line = b""
-        while b"\n" not in line and len(line) < _FIRST_LINE_BYTES and (part := stream.read(4096)):
+        while b"\n" not in line and len(line) <= OPEN_BYTES and (part := stream.read(4096)):
             line += part
     line, newline, _ = line.partition(b"\n")
     control = read_control(line) if newline else None
-    text = time_text(line)
-    return (control, parse_time(text.decode("ascii", "replace")) if text else 0) if isinstance(control, Open) else None
+    return (control, opened_at(line)) if isinstance(control, Open) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -63,10 +63,10 @@ class Tidy:
         return [gone for gone in going if gone.segment.first not in self._leaving]
 
     def clear(self, going: Iterable[Going]) -> None:
-        """Remove these; compress the others."""
-        for gone in going:
-            self._leaving.add(gone.segment.first)
-            self._put(_Job("pruning", _left(gone.segment), partial(self._remove, gone.segment)))
+        """Remove these, the oldest first; compress the others."""
+        if leaving := [gone.segment for gone in going]:
+            self._leaving.update(segment.first for segment in leaving)
+            self._put(_Job("pruning", "put off", partial(self._remove, leaving)))
         if self._compression is not None:
             for segment in list_log(self._path).sealed:
                 if not segment.packed and segment.path not in self._packing:
@@ -94,13 +94,15 @@ class Tidy:
             self._found.put(going)
             self._ready()
 
-    def _remove(self, segment: Segment) -> None:
-        try:
-            remove_segment(segment)
-        except OSError:
-            self._leaving.discard(segment.first)
-            raise
-        self._note("pruned", f"removed {segment.path.name}")
+    def _remove(self, segments: Sequence[Segment]) -> None:
+        """One that cannot be removed keeps those behind it: a log has a beginning that is declared, and no hole."""
+        for index, segment in enumerate(segments):
+            try:
+                remove_segment(segment)
+            except OSError as error:
+                self._leaving.difference_update(left.first for left in segments[index:])
+                raise ValueError(f"{segment.path.name} cannot be removed: {_why(error)}") from error
+            self._note("pruned", f"removed {segment.path.name}")
 
     def _compress(self, segment: Segment, compression: str) -> None:
         try:

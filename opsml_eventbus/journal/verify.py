@@ -340,7 +340,7 @@ def _plain(log: Log) -> Finding | None:
             for block in read_blocks(stream.read):
                 begins = begins or block.data[:1]
                 ends = ends or block.whole
-                if _CHAIN_MARK in block.data and holds_place(block.data):
+                if any(_CHAIN_MARK in data and holds_place(data) for data in (block.data, block.ending)):
                     return None
     except (OSError, EOFError, ValueError):
         return None

@@ -194,9 +194,14 @@ class Walk:
 
     def begins_with(self, first: int) -> None:
         """The log begins with the file of this seq by now. When that is declared, so is all that is missing before it:
-        what declared a hole there may have been removed with it."""
+        what declared a hole there may have been removed with it. And what was a hole when it was read, with a file
+        before it that is gone since, is the log's beginning."""
         if any(first == before for before, _ in self._declared):
-            self._gone = [gone for gone in self._gone if gone[0] >= first]
+            self._gone = [
+                (at, chain, replace(finding, seq=1, reason=f"seq 1 to {at - 1} are gone") if at == first else finding)
+                for at, chain, finding in self._gone
+                if at >= first
+            ]
 
     def pruned(self, seq: int) -> frozenset[int]:
         """The beginnings of the log that were declared up to there."""
@@ -402,15 +407,21 @@ class Walk:
         self._lost = True
         self.settled = False
         self._whole_lines |= block.whole
-        self._placed |= holds_place(line)
-        # Newlines may be all that was lost: whole lines inside still say what had been durable.
-        for inner, followed in lines_within(line):
+        self._placed |= holds_place(line) or holds_place(block.ending)
+        nul = block.nul or b"\0" in line
+        self._look_within(line, nul=nul, ended=block.whole and not block.oversize)
+        self._look_within(block.ending, nul=nul, ended=block.whole)
+
+    def _look_within(self, data: bytes, *, nul: bool, ended: bool) -> None:
+        """Newlines may be all that was lost: whole lines inside still say what had been durable. nul: there is a NUL in
+        the same piece. ended: `data` ends where that does, with a newline."""
+        for inner, followed in lines_within(data):
             place = read_place(inner)
             assert place is not None
             follows = place.seq == self.head.seq + 1 and link(self.head.chain, inner[:-CHAIN_BYTES]) == place.chain
             # Whoever spells a place in a payload cannot know what it has to join. One that does not is believed as a
             # whole line is, where no crash can have cut a payload behind it.
-            if not follows and (b"\0" in line or not (followed or (block.whole and not block.oversize))):
+            if not follows and (nul or not (followed or ended)):
                 return
             self.lines += follows
             self._take(place)
