@@ -9,17 +9,17 @@ noticed too, and what was written in its stead is read.
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
 from binascii import unhexlify
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from ..codec import MAX_EVENT_BYTES
+from .beginning import last_unwanted, offset_before
 from .files import PackedFile, PlainFile, open_segment
 from .format import (
     CONTROL_AT,
@@ -30,13 +30,11 @@ from .format import (
     Open,
     Place,
     Seal,
-    format_bound,
     is_control,
     peek_control,
     read_chain,
 )
 from .lines import Block, last_place, look_sound, place_in, strange
-from .seek import offset_behind, offset_of_time
 from .segments import Log, Segment, find_log, list_log
 from .succession import NOT_THE_FILES, Succession, peek_open
 
@@ -176,7 +174,7 @@ class JournalReader:
     def _begin(self, log: Log, since: int | None) -> None:
         """Open the first file that can hold what is wanted, at a place before it. Raises OSError."""
         if log.whole:
-            behind = self._behind(log, since)
+            behind = last_unwanted(log, self._from_seq, since)
             self._files = Succession(log.live, behind)
             try:
                 following = self._files.following(open_segment)
@@ -191,7 +189,7 @@ class JournalReader:
         else:
             self._file = open_segment(log.segments[0])
         if isinstance(self._file, PlainFile):
-            offset = self._offset(self._file, since)
+            offset = offset_before(self._file, self._from_seq, since)
             if offset:
                 record = self._file.opened()
                 if record is not None:
@@ -229,39 +227,6 @@ class JournalReader:
         name = log.segments[0].name
         reason = f"the line {seq} is not the one that was read: the log was cut or repaired; from its beginning again"
         return Damage(name, 1, 0, 1, None, reason)
-
-    def _offset(self, file: PlainFile, since: int | None) -> int:
-        """A byte of the file before what is wanted, at the beginning of a line."""
-        offset = 0
-        if self._from_seq > 1:
-            offset = offset_behind(file.descriptor, self._from_seq - 1)
-            before = file.place_before(offset)
-            if before is not None and file.ends_at(offset):
-                offset = offset_behind(file.descriptor, before.seq - 1)  # its last line tells whether it is finished
-            elif before is not None and before.seq != self._from_seq - 1:
-                offset = 0  # a seq is missing or wrong: who reads it all is told what
-        if since is not None:
-            offset = max(offset, offset_of_time(file.descriptor, format_bound(since)))
-        return offset
-
-    def _behind(self, log: Log, since: int | None) -> int:
-        """The name of the last finished file in which nothing is wanted."""
-        behind, before = -1, None
-        for segment, following in itertools.pairwise(log.segments):
-            # A name says where a file begins; the live one has to be opened for it.
-            opened = peek_open(following) if following.first is None or since is not None else None
-            first = following.first or (0 if opened is None else opened.first)
-            name = segment.first or 0
-            if opened is not None:
-                before = before or peek_open(segment)
-                if before is None or before.log != opened.log or not name == before.first < first == opened.first:
-                    break  # no file that joins: what it says of the one before is not to be trusted
-            skipped = since is not None and opened is not None and _is_before(segment, opened, since)
-            # (No line has the number 0: what such a name promises cannot be relied on.)
-            if (first == 0 or name == 0 or first > self._from_seq) and not skipped:
-                break
-            behind, before = name, opened
-        return behind
 
     def _take(self, file: PlainFile | PackedFile) -> None:
         self.close()
@@ -455,19 +420,6 @@ def _holds(log: Log, head: Head) -> bool:
     except OSError:
         return True
     return place is not None and (place.seq, place.chain) == head
-
-
-def _is_before(segment: Segment, following: Open, since: int) -> bool:
-    """Has the file no event of `since` or later, by what the open record behind it says?"""
-    if following.sealed is None or following.sealed.reaches(since):
-        return False
-    if segment.packed:
-        return True  # taken at its word: a look at the end of a compressed file costs all of it
-    # It speaks of the file whose last line it joins; that one may be gone, and this the one before.
-    with suppress(OSError), closing(open_segment(segment)) as file:
-        place = file.place_of(following.first - 1)
-        return place is not None and place.chain == read_chain(following.previous)
-    return False
 
 
 def line_of(line: bytes, place: Place, file: str, number: int) -> Line:
