@@ -114,6 +114,7 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._next: _Job | None = None  # taken out of the queue already, to be done before what is in it
         self._gate = threading.Lock()  # between a `put` and the end: no job may be queued behind the last answer
         self._closing = threading.Event()
         self._lock: Lock | None = None
@@ -197,11 +198,7 @@ class Committer:
             self.failure = ending
         if isinstance(ending, JournalFailed):
             self._note("failed", ending.reason)
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
+        while (job := self._take()) is not None:
             if isinstance(job, list | Rotate):
                 self._refuse(job if isinstance(job, list) else [job], ending)
         self._tidy.stop()
@@ -210,20 +207,14 @@ class Committer:
 
     def _serve(self, file: LiveFile) -> None:
         self._tidy.look(file.state.log)
-        job: _Job | None = None
         while True:
-            if job is None:
-                with contextlib.suppress(queue.Empty):
-                    job = self._jobs.get(timeout=self._patience(file))
+            job = self._take(self._patience(file))
             if isinstance(job, list):
-                batch, job = self._gather(job)
-                self._commit_all(file, batch)
+                self._commit_all(file, self._gather(job))
             elif isinstance(job, Rotate):
                 self._rotate_for(file, job)
-                job = None
             elif isinstance(job, _Prune):
                 self._prune(file)
-                job = None
             elif isinstance(job, _Close):
                 break
             self._due(file)
@@ -231,18 +222,22 @@ class Committer:
         self._prune(file)
         self._leave(file)
 
-    def _gather(self, batch: list[Append]) -> tuple[list[Append], _Job | None]:
-        """The batch that begins with this one, up to a batch's size; and the job that must come after it."""
+    def _take(self, patience: float | None = 0.0) -> _Job | None:
+        """The next job, None when there is none for so many seconds."""
+        job, self._next = self._next, None
+        if job is None:
+            with contextlib.suppress(queue.Empty):
+                job = self._jobs.get(timeout=patience)
+        return job
+
+    def _gather(self, batch: list[Append]) -> list[Append]:
+        """The batch that begins with this one, up to a batch's size; what must come after it is the next job."""
         size = sum(append.size for append in batch)
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return batch, None
-            if not isinstance(job, list) or size > BATCH_BYTES:
-                return batch, job
+        while isinstance(job := self._take(), list) and size <= BATCH_BYTES:
             batch += job
             size += sum(append.size for append in job)
+        self._next = job
+        return batch
 
     def _commit_all(self, file: LiveFile, batch: list[Append]) -> None:
         """What was gathered, in parts that fit into one file each."""
