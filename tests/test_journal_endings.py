@@ -8,15 +8,19 @@ import os
 import threading
 
 import pytest
-from journal_support import event
+from journal_support import event, ids, open_descriptors, write
 
 from opsml_eventbus.errors import JournalFailed
-from opsml_eventbus.journal import Journal, committer, live
+from opsml_eventbus.journal import Journal, committer, live, verify_journal
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "audit.jsonl"
+
+
+def failing(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 @pytest.mark.parametrize("behind", ["a rotation", "a batch that is too large to go along"])
@@ -27,7 +31,7 @@ def test_what_was_taken_out_of_the_queue_is_answered_when_the_batch_before_it_fa
         """The first is a slow one, during which others queue; the second fails."""
         syncs.append(descriptor)
         if len(syncs) > 1:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            failing()
         go.wait(10)
 
     async def run():
@@ -47,3 +51,119 @@ def test_what_was_taken_out_of_the_queue_is_answered_when_the_batch_before_it_fa
 
     _, *failed = asyncio.run(run())
     assert [type(error) for error in failed] == [JournalFailed, JournalFailed]
+
+
+# ── closing ──
+
+
+def closing_fails(monkeypatch, path):
+    """close(2) of the live file says EIO, as a network's file system does; its descriptor is gone all the same."""
+    inode, close = path.stat().st_ino, os.close
+
+    def closing(descriptor):
+        ours = os.fstat(descriptor).st_ino == inode
+        close(descriptor)
+        if ours:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", closing)
+
+
+def test_a_file_that_cannot_be_closed_is_told_to_whoever_closes_and_holds_nothing(path, monkeypatch):
+    async def run():
+        journal = Journal(path)
+        await journal.__aenter__()
+        await journal.append([event(1)])
+        closing_fails(monkeypatch, path)
+        async with asyncio.timeout(5):
+            with pytest.raises(JournalFailed, match="close: Input/output error"):
+                await journal.close()
+            await journal.close()  # told once
+
+    write(path, [])
+    before = open_descriptors()
+    asyncio.run(run())
+    monkeypatch.undo()
+    assert open_descriptors() == before
+    write(path, [event(2)])
+    assert ids(path) == ["e1", "e2"]
+
+
+def test_a_failure_that_nobody_was_told_of_is_told_at_closing(path, monkeypatch):
+    async def run():
+        async with Journal(path, fsync="interval=60s") as journal:
+            await journal.append([event(1)])
+            monkeypatch.setattr(live, "sync", failing)
+
+    with pytest.raises(JournalFailed, match="fsync: Input/output error"):
+        asyncio.run(run())
+
+
+def test_a_finished_file_that_cannot_be_closed_ends_the_journal_and_leaks_nothing(path, monkeypatch):
+    async def run():
+        async with Journal(path) as journal:
+            await journal.append([event(1)])
+            closing_fails(monkeypatch, path)
+            with pytest.raises(JournalFailed, match="rotation: Input/output error"):
+                await journal.rotate()
+
+    write(path, [])
+    before = open_descriptors()
+    asyncio.run(run())
+    monkeypatch.undo()
+    assert open_descriptors() == before
+    write(path, [event(2)])
+    assert ids(path) == ["e1", "e2"]
+    assert verify_journal(path).exit == 0
+
+
+def test_a_second_close_waits_too_when_the_first_was_cancelled(path, monkeypatch):
+    async def run():
+        journal = Journal(path)
+        await journal.__aenter__()
+        await journal.append([event(1)])
+        go, real = threading.Event(), live.sync
+        monkeypatch.setattr(live, "sync", lambda descriptor: (go.wait(10), real(descriptor)))
+        first = asyncio.create_task(journal.close())
+        await asyncio.sleep(0.01)
+        first.cancel()
+        second = asyncio.create_task(journal.close())
+        third = asyncio.create_task(journal.close())
+        await asyncio.wait([second, third], timeout=0.05)
+        assert (first.cancelled(), second.done(), third.done()) == (True, False, False)
+        go.set()
+        await asyncio.gather(second, third)
+        async with Journal(path):
+            pass
+
+    asyncio.run(run())
+
+
+def test_a_journal_may_be_closed_from_another_loop_than_the_one_that_opened_it(path):
+    journal = Journal(path)
+
+    async def begin():
+        await journal.__aenter__()
+        await journal.append([event(1)])
+
+    async def end():
+        async with asyncio.timeout(5):
+            await journal.close()
+
+    asyncio.run(begin())
+    asyncio.run(end())
+    write(path, [event(2)])
+    assert ids(path) == ["e1", "e2"]
+
+
+def test_a_journal_may_be_closed_from_another_loop_while_the_one_that_opened_it_runs(path):
+    async def run():
+        journal = Journal(path)
+        await journal.__aenter__()
+        await journal.append([event(1)])
+        await asyncio.to_thread(asyncio.run, journal.close())
+        async with Journal(path) as following:
+            await following.append([event(2)])
+
+    asyncio.run(run())
+    assert ids(path) == ["e1", "e2"]

@@ -122,7 +122,10 @@ class JournalSink(Sink):
 
     async def close(self) -> None:
         """Write what is queued, sync, leave a checkpoint. Raises JournalFailed: it had failed, untold."""
-        await self._journal.close()
+        try:
+            await self._journal.close()
+        except JournalFailed as error:
+            self._failure = error.reason
         failure, self._failure = self._failure, None
         if failure is not None:
             raise JournalFailed(self.name, failure)

@@ -7,6 +7,7 @@ However this thread ends, everyone who waits for it is answered.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import queue
@@ -112,7 +113,7 @@ class Committer:
         self._clock = clock
         self._notify = notify
         self._loop = asyncio.get_running_loop()
-        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._finished: concurrent.futures.Future[EventError | None] = concurrent.futures.Future()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._next: _Job | None = None  # taken out of the queue already, to be done before what is in it
         self._gate = threading.Lock()  # between a `put` and the end: no job may be queued behind the last answer
@@ -164,46 +165,66 @@ class Committer:
         """A write that fails is tried no more."""
         self._closing.set()
 
-    async def stop(self) -> None:
-        """Write what is queued, leave a checkpoint, give everything back."""
+    async def stop(self) -> EventError | None:
+        """Write what is queued, leave a checkpoint, give everything back. In any loop, and as often as one likes; what
+        went wrong in doing so, which nobody else was told."""
         self.stop_blocking()
         self._jobs.put(_Close())
-        await asyncio.shield(self._finished)
+        finished = asyncio.wrap_future(self._finished)
+        await asyncio.wait([finished])  # a caller that is cancelled does not cancel what the others wait for
+        return finished.result()
 
     def opened_for_nobody(self, opening: asyncio.Future[Recovery]) -> None:
         """Whoever opened it was cancelled while it was being opened."""
         if not opening.cancelled() and opening.exception() is None:
-            self.let_go()
+            with contextlib.suppress(JournalFailed):  # no event was written, and nobody is left to be told
+                self.let_go()
 
     def let_go(self) -> None:
-        """Give back what is held without a word to the file: it was opened for nobody."""
-        if self._file is not None:
-            self._file.close()
-        if self._lock is not None:
-            self._lock.release()
+        """Give back what is held without a word to the file: it was opened for nobody, or all is written.
+
+        Raises JournalFailed: see `LiveFile.close`.
+        """
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     # ── the thread ──
 
     def _run(self) -> None:
-        ending: EventError = JournalRefused(str(self.path), "the journal is closed")
+        assert self._file is not None
+        ending = self._ends(self._serve, self._file)
+        untold = None
+        if ending is None:
+            ending = untold = self._ends(self._leave, self._file)
+        with self._gate:
+            self.failure = ending or JournalRefused(str(self.path), "the journal is closed")
+        while (job := self._take()) is not None:
+            if isinstance(job, list | Rotate):
+                self._refuse(job if isinstance(job, list) else [job], self.failure)
+        self._tidy.stop()
+        error = self._ends(self.let_go)
+        if ending is None and error is not None:
+            self.failure = untold = error
+        self._finished.set_result(untold)
+
+    def _ends(self, step: Callable[..., None], *arguments: LiveFile) -> EventError | None:
+        """Do it; the error that ends the journal, as told to the operator, when there was one."""
         try:
-            assert self._file is not None
-            self._serve(self._file)
+            step(*arguments)
         except EventError as error:
             ending = error
         except BaseException as error:
             logger.exception("journal %s: its writer ended", self.path)
             ending = JournalFailed(str(self.path), f"{type(error).__name__}: {error}")
-        with self._gate:
-            self.failure = ending
+        else:
+            return None
         if isinstance(ending, JournalFailed):
             self._note("failed", ending.reason)
-        while (job := self._take()) is not None:
-            if isinstance(job, list | Rotate):
-                self._refuse(job if isinstance(job, list) else [job], ending)
-        self._tidy.stop()
-        self.let_go()
-        self._call(self._loop, _finish, self._finished)
+        return ending
 
     def _serve(self, file: LiveFile) -> None:
         self._tidy.look(file.state.log)
@@ -218,9 +239,6 @@ class Committer:
             elif isinstance(job, _Close):
                 break
             self._due(file)
-        self._tidy.wait()
-        self._prune(file)
-        self._leave(file)
 
     def _take(self, patience: float | None = 0.0) -> _Job | None:
         """The next job, None when there is none for so many seconds."""
@@ -361,7 +379,9 @@ class Committer:
         self._publish(file)
 
     def _leave(self, file: LiveFile) -> None:
-        """In good order: synced, and a checkpoint that says so."""
+        """In good order: what was asked for is done, all is synced, and a checkpoint says so."""
+        self._tidy.wait()
+        self._prune(file)
         if not file.state.settled:
             file.check_place()
             if not self._try(file.checkpoint, "space", "closed without a checkpoint"):
@@ -466,11 +486,6 @@ def _size(job: Append) -> int:
 
 def _failure(path: Path, error: BaseException) -> EventError:
     return error if isinstance(error, EventError) else JournalFailed(str(path), str(error))
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _resolve(results: Iterable[tuple[asyncio.Future[Ack], Ack]]) -> None:

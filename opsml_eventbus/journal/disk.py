@@ -176,6 +176,6 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one in. A second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

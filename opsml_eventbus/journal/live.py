@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -158,11 +159,18 @@ class LiveFile:
         return status.f_bavail * status.f_frsize
 
     def close(self) -> None:
-        """Give the descriptors back; writes nothing."""
-        for descriptor in (self._descriptor, self._folder):
-            if descriptor >= 0:
-                os.close(descriptor)
+        """Give the descriptors back; writes nothing. A second call does nothing.
+
+        Raises JournalFailed: the system says only now that it could not keep something; they are given back even so.
+        """
+        descriptors = [descriptor for descriptor in (self._descriptor, self._folder) if descriptor >= 0]
         self._descriptor = self._folder = -1
+        try:
+            with ExitStack() as closing:
+                for descriptor in descriptors:
+                    closing.callback(os.close, descriptor)
+        except OSError as error:
+            raise JournalFailed(str(self.path), f"close: {error.strerror}") from error
 
     def _sync(self) -> None:
         try:
@@ -241,9 +249,13 @@ class LiveFile:
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
             raise
-        os.close(self._descriptor)
-        self._descriptor, self.state, self.fsync = descriptor, following, next_fsync
+        finished, self._descriptor = self._descriptor, descriptor
+        self.state, self.fsync = following, next_fsync
         self._owe_signature()
+        try:
+            os.close(finished)
+        except OSError as error:
+            raise JournalFailed(str(self.path), f"rotation: {error.strerror}") from error
         return target
 
     def _sync_folder(self) -> None:

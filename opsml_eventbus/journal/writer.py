@@ -120,6 +120,7 @@ class Journal:
         self._clock = clock
         self.recovery = Recovery()
         self._committer: Committer | None = None
+        self._leaving: Committer | None = None  # while it is being closed
         self._pid = 0
         self._waiting: dict[asyncio.AbstractEventLoop, list[Append]] = {}  # each loop touches its own only
 
@@ -180,11 +181,22 @@ class Journal:
         return await future
 
     async def close(self) -> None:
-        """Write what is queued, sync, leave a checkpoint. A second call does nothing; a failure was told already."""
+        """Write what is queued, sync, leave a checkpoint; in any loop. A second call waits for a first one that is not
+        done, and else does nothing.
+
+        Raises JournalFailed: something failed in doing so. What failed before was told to whoever waited for it.
+        """
+        if self._pid != os.getpid():
+            return
         committer, self._committer = self._committer, None
-        if committer is not None and self._pid == os.getpid():
+        if committer is not None:
+            self._leaving = committer
             self._hand_over(committer, asyncio.get_running_loop())
-            await committer.stop()
+        if self._leaving is not None:
+            error = await self._leaving.stop()
+            self._leaving = None
+            if error is not None:
+                raise error
 
     def _hand_over(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
         """What was appended in this loop since the last time, to the thread."""
