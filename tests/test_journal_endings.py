@@ -12,6 +12,7 @@ from journal_support import event, ids, open_descriptors, write
 
 from opsml_eventbus.errors import JournalFailed
 from opsml_eventbus.journal import Journal, committer, live, verify_journal
+from opsml_eventbus.journal.segments import list_log
 
 
 @pytest.fixture
@@ -167,3 +168,89 @@ def test_a_journal_may_be_closed_from_another_loop_while_the_one_that_opened_it_
 
     asyncio.run(run())
     assert ids(path) == ["e1", "e2"]
+
+
+# ── openings that come to nothing, and no more threads ──
+
+
+def no_thread_called(patch, part):
+    """As if the system had no room for a thread whose name has this in it."""
+    start = threading.Thread.start
+
+    def starting(thread):
+        if part in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    patch.setattr(threading.Thread, "start", starting)
+
+
+def test_an_opening_without_a_thread_says_so_and_holds_nothing(path, monkeypatch):
+    async def run():
+        with monkeypatch.context() as patch:
+            no_thread_called(patch, "")
+            with pytest.raises(JournalFailed, match="can't start new thread"):
+                await Journal(path).__aenter__()
+        async with Journal(path) as journal:
+            await journal.append([event(1)])
+
+    write(path, [])
+    before = open_descriptors()
+    asyncio.run(run())
+    assert open_descriptors() == before
+    assert ids(path) == ["e1"]
+
+
+def test_a_cancelled_opening_gives_everything_back(path, monkeypatch):
+    write(path, [event(1)])
+    go, real = threading.Event(), committer.open_live
+    monkeypatch.setattr(committer, "open_live", lambda *args, **options: (go.wait(10), real(*args, **options))[1])
+
+    async def run():
+        before = open_descriptors()
+        opening = asyncio.create_task(Journal(path).__aenter__())
+        await asyncio.sleep(0.01)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled()
+        assert open_descriptors() > before  # it is still at it
+        go.set()
+        async with asyncio.timeout(5):
+            while open_descriptors() > before:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    write(path, [event(2)])
+    assert ids(path) == ["e1", "e2"]
+
+
+def test_without_a_thread_for_it_tidying_waits_until_there_is_one(path, monkeypatch):
+    notices = []
+
+    async def run():
+        with monkeypatch.context() as patch:
+            no_thread_called(patch, "tidy")
+            journal = Journal(path, rotate_count=1, keep=1, compress="gzip", on_notice=notices.append)
+            await journal.__aenter__()
+            await journal.append([event(1)])
+            await journal.append([event(2)])
+        await journal.append([event(3)])
+        await journal.append([event(4)])
+        await journal.close()
+
+    asyncio.run(run())
+    assert "put off: can't start new thread" in [notice.detail for notice in notices]
+    assert [segment.path.suffix for segment in list_log(path).sealed] == [".gz"]
+    assert ids(path) == ["e3", "e4"]
+    assert verify_journal(path).exit == 0
+
+
+def test_where_no_thread_can_be_had_for_tidying_the_journal_goes_on_without_it(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        no_thread_called(patch, "tidy")
+        for number in range(3):
+            write(path, [event(number)], rotate_count=1, keep=0, compress="gzip")
+        assert len(list_log(path).sealed) == 2
+    write(path, [], keep=0)
+    assert not list_log(path).sealed
+    assert verify_journal(path).exit == 0

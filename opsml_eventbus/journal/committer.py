@@ -96,7 +96,7 @@ _Job = list[Append] | Rotate | _Close | _Prune
 
 
 class Committer:
-    """Made in the loop that opens the journal. `open`, then `start`, then `put`s from any thread, then `stop`."""
+    """Made in the loop that opens the journal. `open`, then `put`s from any thread, then `stop`."""
 
     def __init__(
         self,
@@ -119,7 +119,6 @@ class Committer:
         self._gate = threading.Lock()  # between a `put` and the end: no job may be queued behind the last answer
         self._closing = threading.Event()
         self._lock: Lock | None = None
-        self._file: LiveFile | None = None
         self._tidy = Tidy(path, policy.keep, policy.compress, signer, self._note, partial(self._jobs.put, _Prune()))
         self.failure: EventError | None = None
         self.head = Head()
@@ -132,27 +131,20 @@ class Committer:
 
     # ── called by others ──
 
-    def open(self) -> Recovery:
-        """Take the lock, recover, open. Blocks; in any thread. Raises as `Journal` says."""
-        make_folder(self.path.parent)
-        self._lock = Lock(self.path)
+    async def open(self) -> Recovery:
+        """Start the thread, which opens the log. Raises as `Journal` says."""
+        opening: concurrent.futures.Future[Recovery] = concurrent.futures.Future()
+        opening.set_running_or_notify_cancel()  # the thread goes on when whoever opens is cancelled
+        name = f"journal {self.path.name}"
         try:
-            remove_leftovers(self.path)
-            self._file, recovery = open_live(self.path, self._policy.fsync, signer=self._signer, clock=self._clock)
-        except BaseException:
-            self._lock.release()
+            threading.Thread(target=self._run, args=(opening,), name=name, daemon=True).start()
+        except RuntimeError as error:
+            raise JournalFailed(str(self.path), str(error)) from error
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            self._ask_to_stop()  # what it opens must not stay open
             raise
-        self._publish(self._file)
-        if recovery.kept is not None:
-            size = f" of {recovery.cut:,} bytes" if recovery.cut else ""
-            self._note("recovered", f"a torn tail{size} was cut and is kept as {recovery.kept.name}")
-        if recovery.unsigned:
-            reason = f"what stands up to seq {recovery.unsigned} was not signed with this key when it was written"
-            self._note("unsigned", f"{reason}; the log says so, and is signed from there on")
-        return recovery
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, name=f"journal {self.path.name}", daemon=True).start()
 
     def put(self, job: list[Append] | Rotate) -> None:
         """Queue a job; its futures are resolved in their loops. Raises the error that ended the journal."""
@@ -168,53 +160,70 @@ class Committer:
     async def stop(self) -> EventError | None:
         """Write what is queued, leave a checkpoint, give everything back. In any loop, and as often as one likes; what
         went wrong in doing so, which nobody else was told."""
-        self.stop_blocking()
-        self._jobs.put(_Close())
+        self._ask_to_stop()
         finished = asyncio.wrap_future(self._finished)
         await asyncio.wait([finished])  # a caller that is cancelled does not cancel what the others wait for
         return finished.result()
 
-    def opened_for_nobody(self, opening: asyncio.Future[Recovery]) -> None:
-        """Whoever opened it was cancelled while it was being opened."""
-        if not opening.cancelled() and opening.exception() is None:
-            with contextlib.suppress(JournalFailed):  # no event was written, and nobody is left to be told
-                self.let_go()
-
-    def let_go(self) -> None:
-        """Give back what is held without a word to the file: it was opened for nobody, or all is written.
-
-        Raises JournalFailed: see `LiveFile.close`.
-        """
-        try:
-            if self._file is not None:
-                self._file.close()
-        finally:
-            if self._lock is not None:
-                self._lock.release()
+    def _ask_to_stop(self) -> None:
+        self.stop_blocking()
+        self._jobs.put(_Close())
 
     # ── the thread ──
 
-    def _run(self) -> None:
-        assert self._file is not None
-        ending = self._ends(self._serve, self._file)
+    def _run(self, opening: concurrent.futures.Future[Recovery]) -> None:
+        try:
+            file, recovery = self._open()
+        except BaseException as error:  # noqa: BLE001 - whoever opens waits for it
+            opening.set_exception(error)
+            return
+        opening.set_result(recovery)
+        ending = self._ends(partial(self._serve, file))
         untold = None
         if ending is None:
-            ending = untold = self._ends(self._leave, self._file)
+            ending = untold = self._ends(partial(self._leave, file))
         with self._gate:
             self.failure = ending or JournalRefused(str(self.path), "the journal is closed")
         while (job := self._take()) is not None:
             if isinstance(job, list | Rotate):
                 self._refuse(job if isinstance(job, list) else [job], self.failure)
         self._tidy.stop()
-        error = self._ends(self.let_go)
-        if ending is None and error is not None:
-            self.failure = untold = error
+        at_last = self._ends(partial(self._let_go, file))
+        if ending is None and at_last is not None:
+            self.failure = untold = at_last
         self._finished.set_result(untold)
 
-    def _ends(self, step: Callable[..., None], *arguments: LiveFile) -> EventError | None:
+    def _open(self) -> tuple[LiveFile, Recovery]:
+        """Take the lock, recover, open. Raises as `Journal` says."""
+        make_folder(self.path.parent)
+        self._lock = Lock(self.path)
+        try:
+            remove_leftovers(self.path)
+            file, recovery = open_live(self.path, self._policy.fsync, signer=self._signer, clock=self._clock)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._publish(file)
+        if recovery.kept is not None:
+            size = f" of {recovery.cut:,} bytes" if recovery.cut else ""
+            self._note("recovered", f"a torn tail{size} was cut and is kept as {recovery.kept.name}")
+        if recovery.unsigned:
+            reason = f"what stands up to seq {recovery.unsigned} was not signed with this key when it was written"
+            self._note("unsigned", f"{reason}; the log says so, and is signed from there on")
+        return file, recovery
+
+    def _let_go(self, file: LiveFile) -> None:
+        """Give back what is held, without a word to the file. Raises JournalFailed: see `LiveFile.close`."""
+        try:
+            file.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _ends(self, step: Callable[[], None]) -> EventError | None:
         """Do it; the error that ends the journal, as told to the operator, when there was one."""
         try:
-            step(*arguments)
+            step()
         except EventError as error:
             ending = error
         except BaseException as error:

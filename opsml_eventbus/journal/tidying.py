@@ -112,10 +112,16 @@ class Tidy:
             self._packing.discard(segment.path)
 
     def _put(self, job: _Job) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"journal {self._path.name}: tidy", daemon=True)
-            self._thread.start()
         self._jobs.put(job)
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name=f"journal {self._path.name}: tidy", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has none left: what is queued waits for the next one to be asked for
+            self._note(job.kind, f"{job.failing}: {error}")
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

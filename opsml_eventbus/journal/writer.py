@@ -128,15 +128,8 @@ class Journal:
         committer = Committer(
             self.path.absolute(), self._policy, signer=self._signer, clock=self._clock, notify=self._on_notice
         )
-        opening = asyncio.get_running_loop().run_in_executor(None, committer.open)
-        try:
-            self.recovery = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            # The thread goes on; what it opens must not stay open.
-            opening.add_done_callback(committer.opened_for_nobody)
-            raise
+        self.recovery = await committer.open()
         self._committer, self._pid = committer, os.getpid()
-        committer.start()
         return self
 
     async def __aexit__(
