@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import itertools
 import os
+from contextlib import suppress
 
 import pytest
-from journal_support import make, open_plain, rewrite, snapshot
+from journal_support import ids, make, open_descriptors, open_plain, restore, rewrite, snapshot, write
 
-from opsml_eventbus.errors import JournalDamaged, JournalFailed
-from opsml_eventbus.journal import last_id, segments
+from opsml_eventbus.errors import JournalDamaged, JournalError, JournalFailed
+from opsml_eventbus.journal import last_id, segments, verify_journal
+from opsml_eventbus.journal.compress import compress_segment
+from opsml_eventbus.journal.segments import list_log
 
 
 def failing(number):
@@ -75,3 +80,105 @@ def test_damage_in_a_live_file_without_its_first_line_has_the_seq_it_should_have
     with pytest.raises(JournalDamaged) as caught:
         open_plain(path, fsync)
     assert caught.value.seq == 7
+
+
+# ── an opening that fails at whatever step ──
+
+
+class FailAt:
+    """Within it, the n-th call that opens, locks or changes a file fails, once."""
+
+    CALLS = (
+        *((os, name) for name in ("open", "write", "pwrite", "fdatasync", "fsync", "ftruncate", "rename", "unlink")),
+        (fcntl, "flock"),
+    )
+
+    def __init__(self, patch, number):
+        self.left = number
+        for module, name in self.CALLS:
+            patch.setattr(module, name, self._hook(getattr(module, name)))
+
+    def _hook(self, real):
+        def call(*arguments, **options):
+            self.left -= 1
+            if self.left == -1:
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+            return real(*arguments, **options)
+
+        return call
+
+
+def tear(path):
+    make(path, [[1], [2]], close=False)
+    path.write_bytes(path.read_bytes() + b"torn")
+
+
+def begin_rotating(path):
+    """Between its seal and its new name."""
+    make(path, [[1], [2]], rotate_after=(1,))
+    path.unlink()
+    list_log(path).sealed[0].path.rename(path)
+
+
+FOUND = {
+    "nothing": lambda _: None,
+    "a torn end": tear,
+    "no live file": lambda path: make(path, [[1], [2]], rotate_after=(1, 2)).unlink(),
+    "an empty live file": lambda path: make(path, [[1], [2]], rotate_after=(1, 2)).write_bytes(b""),
+    "a rotation that was begun": begin_rotating,
+}
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_an_opening_that_fails_at_any_step_holds_nothing_and_the_next_one_is_none_the_worse(
+    tmp_path, monkeypatch, found
+):
+    path = tmp_path / "audit.jsonl"
+    FOUND[found](path)
+    before = snapshot(tmp_path)
+    write(path, [])
+    expected, descriptors = ids(path), open_descriptors()
+    for number in itertools.count():
+        restore(tmp_path, before)
+        with monkeypatch.context() as patch:
+            steps = FailAt(patch, number)
+            with suppress(JournalError, OSError):
+                write(path, [])
+        if steps.left >= 0:
+            break  # there are no more
+        assert open_descriptors() == descriptors, number
+        write(path, [])
+        assert ids(path) == expected
+        assert verify_journal(path).exit == 0
+    assert number > 8
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compression_that_fails_at_any_step_leaves_nothing_open_and_nothing_unfinished(
+    tmp_path, monkeypatch, compression
+):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]], rotate_after=(1,))
+    before, descriptors = snapshot(tmp_path), open_descriptors()
+    (segment,) = list_log(path).sealed
+    for number in itertools.count():
+        with monkeypatch.context() as patch:
+            steps = FailAt(patch, number)
+            with suppress(OSError):
+                compress_segment(segment, compression)
+        if steps.left >= 0:
+            break
+        assert open_descriptors() == descriptors
+        assert not list(tmp_path.glob("*.tmp"))
+        assert ids(path) == ["e1", "e2"]
+        restore(tmp_path, before)
+    assert number > 3
+
+
+def test_a_file_that_is_taken_away_before_it_is_compressed_leaves_nothing_open(tmp_path):
+    (segment,) = list_log(make(tmp_path / "audit.jsonl", [[1], [2]], rotate_after=(1,))).sealed
+    descriptors = open_descriptors()
+    segment.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        compress_segment(segment, "gzip")
+    assert open_descriptors() == descriptors
+    assert not list(tmp_path.glob("*.tmp"))

@@ -44,7 +44,7 @@ def compress_segment(segment: Segment, compression: str) -> Path:
     temporary.unlink(missing_ok=True)
     descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with open_regular(path) as source, os.fdopen(descriptor, "wb") as raw:
+        with os.fdopen(descriptor, "wb") as raw, open_regular(path) as source:
             digest = sha256()
             with _packer(raw, compression) as packer:
                 while data := source.read(_PIECE):

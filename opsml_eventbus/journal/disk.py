@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import JournalBusy, JournalFailed, JournalRefused
@@ -62,12 +63,19 @@ def open_file(path: Path, flags: int) -> int:
         # Looked at first, because opening a device or a pipe can already do something.
         _refuse_special(path, path.lstat())
     descriptor = open_own(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-    try:
+    with closed_on_error(descriptor):
         _refuse_special(path, os.fstat(descriptor))
+    return descriptor
+
+
+@contextlib.contextmanager
+def closed_on_error(descriptor: int) -> Iterator[None]:
+    """What fails within gives the descriptor back: nobody else knows it yet, and it may hold a lock."""
+    try:
+        yield
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
 
 
 def check_kind(path: Path, status: os.stat_result) -> None:
@@ -156,23 +164,19 @@ class Lock:
         self.path = live.with_name(live.name + ".lock")
         self._descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = os.pread(self._descriptor, 256, 0).decode("utf-8", "replace").strip()
-                if time.monotonic() > deadline or holder.startswith(f"pid {os.getpid()} "):
-                    os.close(self._descriptor)
-                    raise JournalBusy(str(live), holder or "unnamed") from None
-                time.sleep(0.01)
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        try:
+        with closed_on_error(self._descriptor):
+            while True:
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    holder = os.pread(self._descriptor, 256, 0).decode("utf-8", "replace").strip()
+                    if time.monotonic() > deadline or holder.startswith(f"pid {os.getpid()} "):
+                        raise JournalBusy(str(live), holder or "unnamed") from None
+                    time.sleep(0.01)
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()} since {now}\n".encode(), 0)
-        except BaseException:
-            self.release()
-            raise
 
     def release(self) -> None:
         """Let the next one in. A second call does nothing."""

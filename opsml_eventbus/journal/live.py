@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import JournalFailed, WriteRefused
-from .disk import hold, open_file, pread_all, renew, stands_at, sync, write_all
+from .disk import closed_on_error, hold, open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
     FORMAT,
     Checkpoint,
@@ -289,12 +289,12 @@ def start_file(path: Path, opened: Open, behind: Head, durable: int, now: int, f
     descriptor = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
     head, data = write_lines(behind, durable, [control_line(opened, now)])
     try:
-        hold(path, descriptor)
-        write_all(descriptor, data)
-        if fsync != "never":
-            sync(descriptor)
-    except OSError:
-        os.close(descriptor)
+        with closed_on_error(descriptor):
+            hold(path, descriptor)
+            write_all(descriptor, data)
+            if fsync != "never":
+                sync(descriptor)
+    except BaseException:
         path.unlink(missing_ok=True)
         raise
     return descriptor, State(opened.log, opened.first, head, durable, len(data), Tally(), settled=True, begun=now)

@@ -26,7 +26,7 @@ from pathlib import Path
 from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused, WriteRefused
 from ..event import new_id
 from .aside import PENDING_SUFFIX, keep_aside, measure
-from .disk import Lock, hold, make_folder, open_file, pread_all, renew, sync, sync_folder
+from .disk import Lock, closed_on_error, hold, make_folder, open_file, pread_all, renew, sync, sync_folder
 from .format import (
     CHAIN_BYTES,
     CONTROL_AT,
@@ -129,12 +129,9 @@ class _Opening:
         if not os.path.lexists(self.live):  # a link that leads nowhere is there, and is refused
             return self._begun(log)
         descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)
-        try:
+        with closed_on_error(descriptor):
             hold(self.live, descriptor)
             state, opened = self._examine(descriptor, log)
-        except BaseException:
-            os.close(descriptor)
-            raise
         if state is None or opened is None:  # nothing whole in it, or sealed
             os.close(descriptor)
             return self._begun(list_log(self.live))
@@ -160,7 +157,8 @@ class _Opening:
         return file, self._report()
 
     def _file(self, descriptor: int, state: State) -> LiveFile:
-        folder = os.open(self.live.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with closed_on_error(descriptor):
+            folder = os.open(self.live.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return LiveFile(self.live, descriptor, folder, state, self.fsync, signer=self.signer, clock=self.clock)
 
     def _report(self, *, renewed: bool = False) -> Recovery:
@@ -182,10 +180,11 @@ class _Opening:
         temporary = self.live.with_name(self.live.name + NEXT_SUFFIX)
         try:
             descriptor, state = start_file(temporary, opened, behind, durable, self.clock(), self.fsync)
-            temporary.rename(self.live)
+            with closed_on_error(descriptor):
+                temporary.rename(self.live)
+                sync_folder(self.live.parent)
         except OSError as error:
             raise JournalFailed(str(self.live), f"it cannot be begun: {error.strerror}") from error
-        sync_folder(self.live.parent)
         return descriptor, state, last
 
     # ── a file that is there ──
