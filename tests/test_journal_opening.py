@@ -7,9 +7,10 @@ import fcntl
 import itertools
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from journal_support import ids, make, open_descriptors, open_plain, restore, rewrite, snapshot, write
+from journal_support import event, ids, make, open_descriptors, open_plain, restore, rewrite, snapshot, write
 
 from opsml_eventbus.errors import JournalDamaged, JournalError, JournalFailed
 from opsml_eventbus.journal import last_id, segments, verify_journal
@@ -182,3 +183,36 @@ def test_a_file_that_is_taken_away_before_it_is_compressed_leaves_nothing_open(t
         compress_segment(segment, "gzip")
     assert open_descriptors() == descriptors
     assert not list(tmp_path.glob("*.tmp"))
+
+
+# ── what stands where a recovery keeps what it cuts ──
+
+
+STRANGE = {
+    "a pipe": os.mkfifo,
+    "a link to what never ends": lambda name: os.symlink("/dev/zero", name),
+    "a link to nothing": lambda name: os.symlink("nowhere", name),
+    "a folder": os.mkdir,
+}
+
+
+@pytest.mark.parametrize("torn", [b"", b"torn"])
+@pytest.mark.parametrize("strange", STRANGE)
+def test_what_only_has_the_name_of_something_kept_aside_is_left_alone(tmp_path, strange, torn):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]], close=False)
+    path.write_bytes(path.read_bytes() + torn)
+    others = [f"{path}.torn-a.pending", f"{path}.torn-20260101T000000Z.pending"]
+    for name in others:
+        STRANGE[strange](name)
+    write(path, [event(3)])
+    assert ids(path) == ["e1", "e2", "e3"]
+    assert all(map(os.path.lexists, others))
+    assert len(list(tmp_path.glob("*.torn-*Z"))) == bool(torn)
+
+
+def test_a_name_that_is_no_text_is_nothing_kept_aside(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [[1]], close=False)
+    other = Path(os.fsdecode(os.fsencode(path) + b".torn-\xff.pending"))
+    other.write_bytes(b"kept")
+    write(path, [])
+    assert other.read_bytes() == b"kept"

@@ -17,6 +17,8 @@ A recovery that is itself interrupted is begun again by the next and comes to th
 from __future__ import annotations
 
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -53,6 +55,7 @@ from .succession import NOT_THE_FILES, peek_open, read_opened
 from .walk import Finding, Walk
 
 _TAIL_BYTES = 64 << 10
+_TORN_PENDING = re.compile(rf"\.torn-[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]+)?{re.escape(PENDING_SUFFIX)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +283,14 @@ class _Opening:
         self.cut, self.kept, self.cut_at = size - sound, kept, sound
 
     def _pending(self) -> list[Path]:
-        prefix, names = f"{self.live.name}.torn-", os.listdir(self.live.parent)  # noqa: PTH208 - names are all
-        return [
+        """What `keep_aside` has made. Anything else of such a name is not to be read (a pipe never ends)."""
+        begin, names = len(self.live.name), os.listdir(self.live.parent)  # noqa: PTH208 - names are all
+        paths = [
             self.live.with_name(name)
             for name in sorted(names)
-            if name.startswith(prefix) and name.endswith(PENDING_SUFFIX)
+            if name.startswith(self.live.name) and _TORN_PENDING.fullmatch(name, begin)
         ]
+        return [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
 
     def _finish_rotation(self, descriptor: int, opened: Open) -> None:
         if self.fsync != "never":
