@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 
 import pytest
 from journal_support import event, ids, make, write
@@ -16,6 +17,7 @@ from opsml_eventbus.journal import (
     committer,
     live,
     retention,
+    tidying,
     verify_journal,
 )
 from opsml_eventbus.journal.segments import list_log, segment_path
@@ -25,6 +27,10 @@ from opsml_eventbus.journal.succession import peek_open
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "log" / "audit.jsonl"
+
+
+def full(descriptor, data):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class Syncs:
@@ -75,9 +81,6 @@ def test_closing_without_room_for_a_checkpoint_syncs_the_events(path, monkeypatc
         async with Journal(path, fsync="interval=60s") as journal:
             await journal.append([event(0)])
             syncs.append(Syncs(monkeypatch))
-
-            def full(descriptor, data):
-                raise OSError(errno.ENOSPC, "No space left on device")
 
             monkeypatch.setattr(live, "write_all", full)
 
@@ -195,3 +198,43 @@ def test_another_policy_begins_another_file(path, before, after):
     write(path, [event(1)], fsync=after)
     assert [peek_open(segment).fsync for segment in list_log(path).segments] == [before, after]
     assert verify_journal(path).exit == 0
+
+
+def test_what_was_acknowledged_is_synced_in_time_while_a_later_write_is_blocked(path, monkeypatch):
+    monkeypatch.setattr(committer, "IDLE_SECONDS", 60.0)
+
+    async def run():
+        async with Journal(path, fsync="interval=100ms", on_error="block") as journal:
+            ack = await journal.append([event(0)])
+            monkeypatch.setattr(live, "write_all", full)
+            blocked = asyncio.create_task(journal.append([event(1)]))
+            async with asyncio.timeout(committer.RETRY_SECONDS * 0.8):
+                while journal.durable < ack.seq:
+                    await asyncio.sleep(0.01)
+            assert not blocked.done()
+            monkeypatch.undo()
+            await blocked
+
+    asyncio.run(run())
+    assert ids(path) == ["e0", "e1"]
+
+
+def test_what_was_acknowledged_is_synced_before_closing_waits_for_what_is_tidied(path, monkeypatch):
+    go, real = threading.Event(), tidying.compress_segment
+    monkeypatch.setattr(tidying, "compress_segment", lambda *args: (go.wait(10), real(*args))[1])
+
+    async def run():
+        async with Journal(path, fsync="interval=60s", compress="gzip") as journal:
+            await journal.append([event(0)])
+            await journal.rotate()
+            ack = await journal.append([event(1)])
+            thread = journal._committer
+            closing = asyncio.create_task(journal.close())
+            async with asyncio.timeout(5):
+                while thread.durable < ack.seq:
+                    await asyncio.sleep(0.01)
+            assert not closing.done()
+            go.set()
+            await closing
+
+    asyncio.run(run())

@@ -331,6 +331,8 @@ class Committer:
                 if not blocked:
                     self._note("blocked", f"{error.reason}; tried again each {RETRY_SECONDS:g} s")
                 blocked = True
+                if self._unsynced_since:
+                    self._sync(file)  # what was acknowledged does not wait for room too
                 self._closing.wait(RETRY_SECONDS)
                 file.check_place()
         if blocked:
@@ -389,6 +391,8 @@ class Committer:
 
     def _leave(self, file: LiveFile) -> None:
         """In good order: what was asked for is done, all is synced, and a checkpoint says so."""
+        if self._unsynced_since:
+            self._sync(file)  # not only when all is tidied
         self._tidy.wait()
         self._prune(file)
         if not file.state.settled:
