@@ -256,7 +256,9 @@ def mended(log: str, repair: Any, *, dry_run: bool) -> list[str]:
         return [f"would mend: {repair.finding}"]
     pieces = f"{counted(repair.salvaged, 'event')} of them written anew, {counted(repair.lost, 'piece')} not whole"
     if repair.left:
-        pieces += f", {counted(repair.left, 'event')} left out: another log's, or in this one already"
+        pieces += (
+            f", {counted(repair.left, 'event')} left out: another log's, in this one already, or of unknown origin"
+        )
     return [
         f"mended: {repair.finding}",
         f"{repair.cut:,} bytes cut, {pieces}",

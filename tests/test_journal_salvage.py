@@ -107,6 +107,42 @@ def test_what_two_writers_acknowledged_is_kept(tmp_path):
     assert mended(path) == [f"e{number}" for number in (*range(8), 20, 21, 22, 23)]
 
 
+def two_ways(path):
+    """The lines of two that went on from e0 and e1: one to e11, the other with e20 to e29."""
+    one = rows(make(path, [range(2), range(2, 12)]))
+    put(path, one[:3])
+    write(path, [event(number) for number in range(20, 30)])
+    return one, rows(path)
+
+
+@pytest.mark.parametrize("damage", ["an event edited", "an event deleted", "two holes"])
+def test_the_second_way_on_from_a_line_is_kept_behind_a_hole_in_it(tmp_path, damage):
+    path = tmp_path / "audit.jsonl"
+    one, other = two_ways(path)
+    at = next(at for at, line in enumerate(other) if b'"id":"e23"' in line)
+    if damage == "an event edited":
+        other[at] = other[at].replace(b'"n":23', b'"n":66')
+    else:
+        del other[at]
+    if damage == "two holes":
+        del other[at + 2]  # e26
+    put(path, [*one, *other])
+    found = mended(path)
+    # The first event behind a deleted one proves nothing of itself, as everywhere.
+    gone = {"an event edited": {23}, "an event deleted": {23, 24}, "two holes": {23, 24, 26, 27}}[damage]
+    assert [name for name in found if name != "gap"] == [*EVERY, *(f"e{n}" for n in range(20, 30) if n not in gone)]
+    assert "gap" in found[found.index("e22") : found.index("e29")]
+    assert found.count("gap") == 1 + (damage == "two holes")
+
+
+def test_lines_of_another_log_behind_the_end_of_one_way_are_not_taken_for_it(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    one, other = two_ways(path)
+    theirs = rows(make(tmp_path / "other" / "audit.jsonl", [range(1000, 1012)]))
+    put(path, [*one, *other[:5], *theirs[:9], *other[5:]])
+    assert mended(path) == [*EVERY, *(f"e{n}" for n in range(20, 30))]
+
+
 def test_two_lines_that_have_run_together_are_two(log):
     lines = rows(log)
     put(log, [*lines[:2], lines[2][:-1], *lines[3:]])

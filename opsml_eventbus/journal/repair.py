@@ -41,7 +41,7 @@ _LINES = 1024  # written at once
 class Repair:
     """What was done. finding: the first damage, None when there was nothing to mend. kept: copies of what was replaced.
     cut: bytes behind the damage; salvaged: events and Gaps among them that were written anew; lost: pieces among them
-    that are not whole; left: events that are another log's, or stood in this one already."""
+    that are not whole; left: events that are another log's, stood in this one already, or are of unknown origin."""
 
     finding: Finding | None = None
     kept: tuple[Path, ...] = ()

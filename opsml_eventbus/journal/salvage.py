@@ -34,7 +34,7 @@ class Salvage:
     """The lines behind the damage that are to be written anew. Iterate as often as needed; it counts the last time.
 
     salvaged: events and Gaps. lost: Gaps put where something is missing or not whole. left: events that are another
-    log's, or stand in this one already.
+    log's, stand in this one already, or are of unknown origin.
     """
 
     def __init__(self, found: Diagnosis, now: int) -> None:
@@ -94,7 +94,9 @@ class Salvage:
             missing = part.start - at - 1
             sealed = sealed or at == 0  # a log begins with an open record
             only_a_record = missing == 1 and (sealed or (part.start == part.run.first and part.run.proved))
-            if missing > 0 and not only_a_record and part.start not in self._pruned:
+            # Where two ways go on from one line the other has these seqs, and a hole in this one does not show.
+            unseen = missing <= 0 and part.spoilt
+            if unseen or (missing > 0 and not only_a_record and part.start not in self._pruned):
                 yield self._gap()
             self._spoilt += part.spoilt and not is_control(part.run.body)
             for _, _, line in part.run.places(part.start):
@@ -147,8 +149,9 @@ class _Part(NamedTuple):
 
 def _parts(found: Diagnosis, files: Sequence[Sequence[Run]], groups: Groups) -> list[_Part]:
     """What is written, in its order."""
-    fitting = groups.of(_fitting(found, files, _each_once(found.had, files, groups, groups.own), groups))
-    return _each_once(found.had, files, groups, groups.own | fitting)
+    own = _each_once(found.had, files, groups, groups.own)
+    fitting = itertools.chain(_fitting(found, files, own, groups), _on_other_ways(found, files, groups))
+    return _each_once(found.had, files, groups, groups.own | groups.of(fitting))
 
 
 def _each_once(
@@ -203,6 +206,37 @@ def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Pa
         taken.add(run.first, run.last.seq)
         insort(places[number], (at, run), key=lambda place: place[0])
         yield run
+
+
+def _on_other_ways(found: Diagnosis, files: Sequence[Sequence[Run]], groups: Groups) -> Iterator[Run]:
+    """The runs that join nothing of the log and stand, with greater seqs, behind a run of it that another one has
+    parted from: what is behind a hole in one of two ways. Their seqs say nothing, since the other way has them too."""
+    own = [*found.had, *groups.own]
+    for file in files:
+        end: Run | None = None  # what such a run would go on from
+        for run in file:
+            if run in groups.own:
+                end = run
+            elif run in groups.foreign:
+                end = None
+            elif end is not None and end.last.seq < run.first and not (run.contradicted and run.first == run.last.seq):
+                if end in groups.own and not _ends_a_way(end, own):
+                    continue
+                yield run
+                end = run
+
+
+def _ends_a_way(run: Run, own: Iterable[Run]) -> bool:
+    """Has the log gone on otherwise from a line of this run, and nothing from its last one?"""
+    end, parted = run.last, False
+    for other in own:
+        if other.first <= end.seq < other.last.seq:
+            if other.chain_at(end.seq) == end.chain:
+                return False
+            parted = True
+        elif other.first == end.seq + 1 and other.follows(end.chain):
+            return False
+    return parted
 
 
 def _continues(before: Run, run: Run, taken: Seqs) -> bool:
