@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from hashlib import sha256
 
 import pytest
 from journal_support import KillAt, event, ids, make, write
 
 from opsml_eventbus.errors import JournalBusy
+from opsml_eventbus.event import Event
 from opsml_eventbus.journal import repair, verify_journal
 from opsml_eventbus.journal.compress import compress_segment
 from opsml_eventbus.journal.disk import Lock
-from opsml_eventbus.journal.format import Pruned, peek_control
+from opsml_eventbus.journal.format import Pruned, Recovered, peek_control, read_control
 from opsml_eventbus.journal.recovery import open_live
 from opsml_eventbus.journal.segments import list_log, segment_path
 
@@ -147,6 +149,26 @@ def test_two_lines_that_have_run_together_are_two(log):
     lines = rows(log)
     put(log, [*lines[:2], lines[2][:-1], *lines[3:]])
     assert mended(log) == EVERY
+
+
+@pytest.mark.parametrize("last", ["an event", "a checkpoint", "a seal"])
+def test_a_last_line_that_lacks_only_its_newline_is_whole(log, last):
+    path = list_log(log).sealed[-1].path if last == "a seal" else log
+    lines = rows(path)
+    lines = lines[:-1] if last == "an event" else lines
+    put(path, [*lines[:-1], lines[-1][:-1]])
+    assert mended(log) == EVERY
+
+
+def test_a_place_that_a_payload_spells_ends_no_line(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(
+        path,
+        [event(0), Event.new("t", {"a": rows(make(tmp_path / "o.jsonl", [[9]]))[1].decode()}, id="e1", source="s")],
+    )
+    data = path.read_bytes().replace(b'\\"', b'"')  # (as one could that is no string)
+    put(path, [data[: data.index(b'"}', data.index(b'"id":"e9"')) + 2]])
+    assert mended(path) == ["e0", "gap"]
 
 
 def test_half_a_record_that_has_run_together_with_an_event_is_no_record(log):
@@ -400,3 +422,27 @@ def test_two_long_ways_on_from_one_line_are_both_kept(tmp_path):
     write(path, [event(number) for number in range(3000, 4000)])
     put(path, [*before, *rows(path)])
     assert mended(path) == [f"e{number}" for number in (*range(2000), *range(3000, 4000))]
+
+
+@pytest.mark.parametrize("end", [b"\r", b"", b"\r\r \r"])
+def test_a_file_whose_newlines_are_all_gone_is_all_there_however_long(tmp_path, end):
+    path = make(tmp_path / "audit.jsonl", [range(5000), range(5000, 5010)], rotate_after=(1,))
+    first = list_log(path).sealed[0].path
+    put(first, [first.read_bytes().replace(b"\n", end)])
+    assert first.stat().st_size > 1 << 20
+    before = first.read_bytes()
+    done = repair(path)
+    assert ids(path) == [f"e{number}" for number in range(5010)]
+    assert verify_journal(path).exit == 0
+    records = [read_control(line[:-1]) for segment in list_log(path).segments for line in rows(segment.path)]
+    told = [(record.bytes, record.sha256) for record in records if isinstance(record, Recovered)]
+    assert told[0] == (len(before), sha256(before).hexdigest())
+    assert done.kept[0].read_bytes() == before
+
+
+def test_a_line_that_is_too_long_takes_none_beside_it_along(tmp_path):
+    path = make(tmp_path / "audit.jsonl", [range(4000)])
+    lines = rows(path)
+    long = lines[1000][:100] + b"x" * (3 << 20) + lines[1000][100:]
+    put(path, [b"".join([*lines[:1000], long, *lines[1001:]]).replace(b"\n", b"\r")])
+    assert mended(path) == [*(f"e{n}" for n in range(999)), "gap", *(f"e{n}" for n in range(1000, 4000))]

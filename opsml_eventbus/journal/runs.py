@@ -10,7 +10,7 @@ import itertools
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import FileIO
@@ -29,7 +29,7 @@ from .format import (
     read_chain,
     read_place,
 )
-from .lines import Block, place_in, read_blocks
+from .lines import BLOCK_BYTES, HELD_BYTES, LINE_BYTES, Block, place_in, read_blocks
 from .segments import Segment
 
 _TOGETHER = re.compile(rb'"\}[' + BLANKS + rb']*(?=\{"specversion":)')
@@ -98,7 +98,8 @@ class Run:
     def _read(self, index: int, offset: int, chain: bytes = b"") -> Iterator[tuple[int, int, bytes, bytes]]:
         """Each line from the one of that index on, which begins at `offset` and leaves the chain at `chain`, where that
         is known: index, offset, chain value, bytes."""
-        lines = (found for block in blocks_of(self.segment, offset, self.end) for found in _lines_of(block))
+        blocks = blocks_of(self.segment, offset, self.end)
+        lines = (found for block in blocks for found in _lines_of(self.segment, block))
         before, value = b"", chain or (self._chains[0] if self._chains else b"")
         for at, (line, end) in enumerate(lines, index):
             if before:
@@ -279,8 +280,10 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
     doubted: Run | None = None  # the one before a line that does not join it, which perhaps only states a wrong chain
     instead = first = b""  # the chain value that the bytes of its first line give, and these
     bare, unreadable = False, 0
-    for line, place, offset, end in _lines(blocks):
-        if place is None:
+    for line, place, offset, end, ended in _lines(segment, blocks):
+        before = run.last if run is not None else behind
+        # A crash may have cut a line right behind what its payload spells.
+        if place is None or not (ended or (before is not None and _joins(before, line, place))):
             yield from filter(None, (doubted, run))
             run, doubted, behind, bare = None, None, None, True
             unreadable += end - offset > 1  # no line is empty
@@ -305,7 +308,6 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
             doubted = run if comes_next else None
             if doubted is not None:
                 doubted.contradicted = True
-            before = run.last if run is not None else behind
             run = Run(segment, offset, place.seq, body, bare=bare, unreadable=unreadable)
             comes_next = before is not None and before.seq == place.seq - 1
             instead = link(before.chain, body) if before and comes_next else _as_opened(line, body, run)
@@ -315,25 +317,32 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
     yield from filter(None, (doubted, run))
 
 
+def _joins(before: Head, line: bytes, place: Place) -> bool:
+    return before.seq + 1 == place.seq and link(before.chain, line[:-CHAIN_BYTES]) == place.chain
+
+
 def _as_opened(line: bytes, body: bytes, run: Run) -> bytes:
     """The chain value that an open record's own bytes give, where it is a file's first line."""
     control = peek_control(line) if run.offset == 0 and is_control(line) else None
     return link(read_chain(control.previous), body) if isinstance(control, Open) else b""
 
 
-def _lines(blocks: Iterable[Block]) -> Iterator[tuple[bytes, Place | None, int, int]]:
-    """Each line, its place if it has one, where it begins and where the next one does."""
+def _lines(segment: Segment, blocks: Iterable[Block]) -> Iterator[tuple[bytes, Place | None, int, int, bool]]:
+    """Each line, its place if it has one, where it begins, where the next one does, and whether it has its end: a
+    newline, or the line behind it."""
     for block in blocks:
         offset = block.offset
-        for line, end in _lines_of(block):
-            whole = end < block.end or (block.whole and not block.oversize)
-            yield line, place_in(line) if whole else None, offset, end
+        for line, end in _lines_of(segment, block):
+            yield line, place_in(line), offset, end, end < block.end or block.whole
             offset = end
 
 
-def _lines_of(block: Block) -> Iterator[tuple[bytes, int]]:
+def _lines_of(segment: Segment, block: Block) -> Iterator[tuple[bytes, int]]:
     """Each line, and where the next one begins. No JSON text holds what stands between two that have run together; what
-    stands behind one is of whoever copied the file, or of a disk."""
+    stands behind one is of whoever copied the file, or of a disk. Of a line that is too long nothing is given."""
+    if block.oversize:
+        yield from _parted(chunks_of(segment, block.offset, block.end), block.offset)
+        return
     base = block.offset
     for index, row in enumerate(block.lines):
         start = 0
@@ -344,23 +353,50 @@ def _lines_of(block: Block) -> Iterator[tuple[bytes, int]]:
         yield row[start:].rstrip(BLANKS), base
 
 
-def blocks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[Block]:
-    """The blocks of a part of a file, as far as it can be read. (A compressed one is read from its beginning.)"""
-    position = 0
+def _parted(chunks: Iterable[bytes], offset: int) -> Iterator[tuple[bytes, int]]:
+    """The lines that have run together to one that is too long, as `_lines_of` gives them."""
+    rest, long = b"", False
+    for chunk in chunks:
+        rest += chunk
+        start = 0
+        for joint in _TOGETHER.finditer(rest):
+            line = rest[start : joint.start() + 2]
+            yield b"" if long or len(line) > LINE_BYTES else line, offset + joint.end()
+            start, long = joint.end(), False
+        rest, offset = rest[start:], offset + start
+        if len(rest) > LINE_BYTES + HELD_BYTES:
+            rest, offset, long = rest[-HELD_BYTES:], offset + len(rest) - HELD_BYTES, True
+    line = rest.rstrip(BLANKS + b"\n")
+    yield b"" if long or len(line) > LINE_BYTES else line, offset + len(rest)
 
-    def read(size: int) -> bytes:
-        nonlocal position
-        size = size if end is None else min(size, end - position)
-        try:
-            data = stream.read(size) if size > 0 else b""
-        except (OSError, EOFError, ValueError):
-            return b""  # what lies behind is in the copy
-        position += len(data)
-        return data
 
+def blocks_of(
+    segment: Segment, start: int, end: int | None = None, note: Callable[[bytes], object] | None = None
+) -> Iterator[Block]:
+    """The blocks of a part of a file, as far as it can be read. note: is given all that is read of it."""
+    chunks = chunks_of(segment, start, end)
+
+    def read(_: int) -> bytes:
+        chunk = next(chunks, b"")
+        if note is not None:
+            note(chunk)
+        return chunk
+
+    yield from read_blocks(read, start)
+
+
+def chunks_of(segment: Segment, start: int, end: int | None = None) -> Iterator[bytes]:
+    """The bytes of a part of a file, as far as it can be read. (A compressed one is read from its beginning.)"""
     with closing(segment.open()) as stream:
-        if isinstance(stream, FileIO):
-            position = stream.seek(start)
-        while position < start and read(min(1 << 20, start - position)):
-            pass
-        yield from read_blocks(read, start)
+        position = stream.seek(start) if isinstance(stream, FileIO) else 0
+        while end is None or position < end:
+            size = BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - position)
+            try:
+                data = stream.read(size if position >= start else min(size, start - position))
+            except (OSError, EOFError, ValueError):
+                return  # what lies behind is in the copy
+            if not data:
+                return
+            if position >= start:
+                yield data
+            position += len(data)

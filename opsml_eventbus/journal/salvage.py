@@ -43,11 +43,7 @@ class Salvage:
         self.pieces = [Piece(found.sound if index == 0 else 0) for index in range(len(found.segments))]
         self.lost = self._spoilt = 0
         files = [
-            list(
-                read_runs(
-                    segment, piece.measured(blocks_of(segment, piece.offset)), found.behind if piece.offset else None
-                )
-            )
+            list(read_runs(segment, piece.blocks_of(segment), found.behind if piece.offset else None))
             for segment, piece in zip(found.segments, self.pieces, strict=True)
         ]
         groups = Groups(found.had, list(itertools.chain(*files)), found.log)
@@ -125,12 +121,13 @@ class Piece:
         self.bytes = self.salvaged = 0
         self._digest = sha256()
 
-    def measured(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """The same blocks."""
-        for block in blocks:
-            self.bytes += block.end - block.offset
-            self._digest.update(block.data + (b"\n" if block.whole else b""))
-            yield block
+    def blocks_of(self, segment: Segment) -> Iterator[Block]:
+        """Measured while they are read."""
+        return blocks_of(segment, self.offset, note=self._measure)
+
+    def _measure(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._digest.update(data)
 
     def record(self, kept: Path) -> Recovered:
         return Recovered(self.bytes, self.offset, kept.name, self._digest.hexdigest(), self.salvaged)
