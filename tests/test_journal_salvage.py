@@ -162,10 +162,8 @@ def test_a_last_line_that_lacks_only_its_newline_is_whole(log, last):
 
 def test_a_place_that_a_payload_spells_ends_no_line(tmp_path):
     path = tmp_path / "audit.jsonl"
-    write(
-        path,
-        [event(0), Event.new("t", {"a": rows(make(tmp_path / "o.jsonl", [[9]]))[1].decode()}, id="e1", source="s")],
-    )
+    line = rows(make(tmp_path / "other.jsonl", [[8, 9]]))[2]  # with the seq that follows
+    write(path, [event(0), Event.new("t", {"a": line.decode()}, id="e1", source="s")])
     data = path.read_bytes().replace(b'\\"', b'"')  # (as one could that is no string)
     put(path, [data[: data.index(b'"}', data.index(b'"id":"e9"')) + 2]])
     assert mended(path) == ["e0", "gap"]
@@ -332,6 +330,16 @@ def test_another_log_s_file_does_not_move_one_of_ours(log, other):
 
 
 # ── what is declared stays declared, what is cut is said ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_beginning_that_nobody_declared_has_its_gap_in_front(log, damaged):
+    path = make(log.parent / "longer.jsonl", [range(n, n + 4) for n in (0, 4, 8, 12)], rotate_after=(1, 2, 3))
+    files = [segment.path for segment in list_log(path).segments]
+    put(files[damaged + 1], [files[damaged + 1].read_bytes().replace(b'"n":%d' % (4 * damaged + 6), b'"n":66')])
+    files[0].unlink()
+    edited = 4 * damaged + 6
+    assert mended(path) == ["gap", *(f"e{n}" if n != edited else "gap" for n in range(4, 16))]
 
 
 @pytest.mark.parametrize("damaged", ["the line before", "the record itself"])

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..errors import JournalRefused
-from .format import CHAIN_BYTES, Head, Pruned, Seal, Tally, peek_control
+from .format import CHAIN_BYTES, Head, Seal, peek_control
 from .lines import read_blocks
 from .runs import Groups, Run, blocks_of, read_runs
 from .segments import Log, Segment, parse_segment
-from .succession import peek_open
 from .walk import Finding, Walk
 
 
@@ -22,8 +21,7 @@ from .walk import Finding, Walk
 class Diagnosis:
     """finding: the first. segments: the file it is in and all behind it, each with the compressed form that was left
     beside it. sound: bytes of the first one before the damage. behind: where the chain stands there, `durable` with it;
-    log: its id. had: what is sound in each file. beginning: what would declare that the log begins where it does, None
-    where it begins with seq 1; pruned: the beginnings that are declared in what is sound.
+    log: its id. had: what is sound in each file. pruned: the beginnings that are declared in what is sound.
 
     sealed: the damage is behind a file's seal, `sound` is all up to there, and the rest of the log is sound (`had`, it
     too). unsealed: the same damage as one that is mended by writing everything anew from there on.
@@ -36,7 +34,6 @@ class Diagnosis:
     durable: int
     log: str
     had: tuple[Run, ...]
-    beginning: Pruned | None = None
     pruned: frozenset[int] = frozenset()
     unsealed: Diagnosis | None = None
 
@@ -72,7 +69,6 @@ def diagnose(log: Log, *, whole: bool = False) -> Diagnosis | None:
         before.durable,
         before.log,
         tuple(look.had[:index]),
-        _beginning(segments[0]) if index else None,
         look.walk.pruned(before.head.seq),
     )
     if index == 0 and look.beheaded is not None:
@@ -137,8 +133,8 @@ def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
     for block in blocks_of(segment, 0, sound):
         last = block.lines[-1]
     if not isinstance(peek_control(last), Seal):
-        return _cut_at(start, segments, segment, sound)
-    unsealed = _cut_at(start, segments, segment, sound - len(last) - 1)
+        return _cut_at(start, segment, sound)
+    unsealed = _cut_at(start, segment, sound - len(last) - 1)
     if segment.first is None or len(segments) < segments.index(segment) + 3:
         return unsealed  # no writer opens a log when its last files do not join, so none could say what was cut
     findings: list[Finding] = []
@@ -150,11 +146,11 @@ def _behind(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
     if findings:
         return unsealed
     same = tuple(other for other in start.segments if other.first == segment.first)
-    found = _cut_at(start, segments, segment, sound)
+    found = _cut_at(start, segment, sound)
     return replace(found, segments=same, had=tuple(had), unsealed=unsealed)
 
 
-def _cut_at(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sound: int) -> Diagnosis:
+def _cut_at(start: Diagnosis, segment: Segment, sound: int) -> Diagnosis:
     walk = Walk(lambda _: None, whole=False)
     walk.begin(segment.name, None)
     for block in blocks_of(segment, 0, sound):
@@ -166,7 +162,6 @@ def _cut_at(start: Diagnosis, segments: Sequence[Segment], segment: Segment, sou
         durable=walk.durable,
         log=walk.log,
         had=(*start.had, _run(segment, walk)),
-        beginning=_beginning(segments[0]),
         pruned=start.pruned | walk.pruned(walk.head.seq),
     )
 
@@ -176,11 +171,6 @@ def _run(segment: Segment, walk: Walk) -> Run:
     first = next((block.lines[0] for block in blocks_of(segment, 0, walk.sound_end)), b"")
     body = first[:-CHAIN_BYTES]
     return Run(segment, 0, walk.file_first, body, end=walk.sound_end, last=walk.head, log=walk.log)
-
-
-def _beginning(segment: Segment) -> Pruned | None:
-    opened = peek_open(segment)
-    return Pruned(1, opened.first, opened.previous, Tally()) if opened is not None and opened.first > 1 else None
 
 
 # ── the order of the files ───────────────────────────────────────────────────────────────────────────────────────────

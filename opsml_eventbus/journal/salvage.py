@@ -59,8 +59,9 @@ class Salvage:
 
     @property
     def precedes(self) -> bool:
-        """Does any of it belong before everything that is sound?"""
-        return bool(self._found.had and self._parts) and self._parts[0].start < self._found.had[0].first
+        """Does any of it belong before everything that is sound, be it the Gap of a beginning that nobody declared?"""
+        first = self._found.had[0].first if self._found.had else 1
+        return first > 1 and (first not in self._pruned or any(part.start < first for part in self._parts[:1]))
 
     @property
     def cut(self) -> int:
@@ -80,10 +81,6 @@ class Salvage:
         self.lost = self._spoilt = 0
         for piece in self.pieces:
             piece.salvaged = 0
-        if found.beginning is not None and found.beginning.before not in self._pruned:
-            # Who declared it is not known; perhaps nobody.
-            yield control_line(found.beginning, self._now)
-            yield self._gap()
         # Between two files stand a seal and an open record: where only one of them is missing, no event is.
         at, sealed = found.behind.seq, found.sound == 0 and bool(found.had)
         for part in self._parts:
