@@ -122,9 +122,10 @@ def test_a_repair_is_on_disk_with_its_copies_before_what_it_replaces_goes(path, 
     steps = Steps(monkeypatch, path.parent)
     done = repair(path)
     for copy in done.kept:
-        synced = steps.taken.index(f"fdatasync {copy.name}")
+        synced = steps.taken.index(f"fdatasync {copy.name}.pending")
         assert steps.taken[synced + 1] == "fsync ."
-        assert synced < steps.taken.index("rename audit.jsonl.repairing")
+        named = steps.taken.index(f"rename {copy.name}.pending")
+        assert synced < named < steps.taken.index("fsync .", named) < steps.taken.index("write audit.jsonl.repairing")
     renamed = steps.taken.index("rename audit.jsonl.repairing")
     assert steps.taken[renamed - 2 : renamed + 4] == [
         *("write audit.jsonl.repairing", "fdatasync audit.jsonl.repairing"),

@@ -395,7 +395,7 @@ def test_a_writer_that_comes_in_while_a_log_without_a_live_file_is_mended_is_kep
     tried = []
 
     def rename(self, target):
-        if self.name.endswith(".repairing"):
+        if self.name.endswith(".repairing-new"):
             log.with_name("audit.jsonl.lock").unlink()  # somebody tidied up
             lock = Lock(log)
             with pytest.raises(JournalBusy):

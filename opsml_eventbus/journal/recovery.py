@@ -17,8 +17,6 @@ A recovery that is itself interrupted is begun again by the next and comes to th
 from __future__ import annotations
 
 import os
-import re
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -27,7 +25,7 @@ from pathlib import Path
 
 from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused, WriteRefused
 from ..event import new_id
-from .aside import PENDING_SUFFIX, keep_aside, measure
+from .aside import final_name, keep_aside, measure, pending_copies
 from .disk import Lock, closed_on_error, hold, make_folder, open_file, pread_all, renew, sync, sync_folder
 from .format import (
     CHAIN_BYTES,
@@ -54,8 +52,9 @@ from .sign import Signer
 from .succession import NOT_THE_FILES, peek_open, read_opened
 from .walk import Finding, Walk
 
+REPAIR_SUFFIX = ".repairing"  # what a repair writes in place of a file
+REPAIR_NEW_SUFFIX = ".repairing-new"  # as a live file where there is none; an empty one stands in for it meanwhile
 _TAIL_BYTES = 64 << 10
-_TORN_PENDING = re.compile(rf"\.torn-[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]+)?{re.escape(PENDING_SUFFIX)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,19 @@ def open_live(
         ) from error
 
 
+def discard_repair(live: Path) -> bool:
+    """Remove what a repair that was killed was writing, and the empty live file that stood in for it: was there one?
+    The caller holds it. (Whoever puts both there could have removed the live file, and left no more traces.)"""
+    live.with_name(live.name + REPAIR_SUFFIX).unlink(missing_ok=True)
+    new = live.with_name(live.name + REPAIR_NEW_SUFFIX)
+    stood_in = new.exists() and live.exists() and live.stat().st_size == 0
+    if stood_in:
+        live.unlink()  # first: alone it would be a live file that somebody has emptied
+        sync_folder(live.parent)
+    new.unlink(missing_ok=True)
+    return stood_in
+
+
 class _Opening:
     def __init__(self, live: Path, fsync: Fsync, signer: Signer | None, clock: Callable[[], int]) -> None:
         self.live = live
@@ -130,11 +142,12 @@ class _Opening:
     def run(self) -> tuple[LiveFile, Recovery]:
         log = list_log(self.live)
         if not os.path.lexists(self.live):  # a link that leads nowhere is there, and is refused
+            discard_repair(self.live)
             return self._begun(log)
         descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)
         with closed_on_error(descriptor):
             hold(self.live, descriptor)
-            state, opened = self._examine(descriptor, log)
+            state, opened = (None, None) if discard_repair(self.live) else self._examine(descriptor, log)
         if state is None or opened is None:  # nothing whole in it, or sealed
             os.close(descriptor)
             return self._begun(list_log(self.live))
@@ -271,7 +284,7 @@ class _Opening:
 
     def _cut(self, descriptor: int, sound: int, size: int) -> None:
         """Copy what stands behind the byte `sound` aside, on disk; only then cut it."""
-        for earlier in self._pending():
+        for earlier in pending_copies(self.live, "torn"):
             # Of a recovery that was interrupted. If it had not cut yet, its bytes are still here and are copied again.
             copied = earlier.stat().st_size
             if pread_all(descriptor, sound, copied) == earlier.read_bytes():
@@ -281,16 +294,6 @@ class _Opening:
         if self.fsync != "never":
             sync(descriptor)
         self.cut, self.kept, self.cut_at = size - sound, kept, sound
-
-    def _pending(self) -> list[Path]:
-        """What `keep_aside` has made. Anything else of such a name is not to be read (a pipe never ends)."""
-        begin, names = len(self.live.name), os.listdir(self.live.parent)  # noqa: PTH208 - names are all
-        paths = [
-            self.live.with_name(name)
-            for name in sorted(names)
-            if name.startswith(self.live.name) and _TORN_PENDING.fullmatch(name, begin)
-        ]
-        return [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
 
     def _finish_rotation(self, descriptor: int, opened: Open) -> None:
         if self.fsync != "never":
@@ -341,11 +344,11 @@ class _Opening:
 
     def _record(self, file: LiveFile) -> bool:
         """The `recovered` record of every tail that was copied aside and has none yet."""
-        pending = self._pending()
+        pending = pending_copies(self.live, "torn")
         if not pending:
             return False
         for path in pending:
-            final = path.with_name(path.name.removesuffix(PENDING_SUFFIX))
+            final = final_name(path)
             if not any(record.kept == final.name for record in _recovered(file.tail(_TAIL_BYTES))):
                 size, digest = measure(path)
                 offset = file.state.size if self.cut_at is None else self.cut_at

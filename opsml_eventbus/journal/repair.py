@@ -22,18 +22,17 @@ from pathlib import Path
 
 from ..errors import JournalFailed, WriteRefused
 from ..event import new_id
-from .aside import keep_aside
+from .aside import final_name, keep_aside, pending_copies
 from .diagnosis import Diagnosis, diagnose
 from .disk import Lock, hold, open_file, sync, sync_folder, write_all
 from .format import Recovered, control_line, is_control, peek_control, write_lines
 from .live import open_record
-from .recovery import open_live
+from .recovery import REPAIR_NEW_SUFFIX, REPAIR_SUFFIX, discard_repair, open_live
 from .runs import blocks_of
 from .salvage import Salvage
 from .segments import Log, Segment, check_live, list_log, open_regular, segment_path
 from .walk import Finding
 
-REPAIR_SUFFIX = ".repairing"
 _LINES = 1024  # written at once
 
 
@@ -97,7 +96,9 @@ def _mend(live: Path, clock: Callable[[], int]) -> Repair:
                 hold(live, held.enter_context(stream).fileno())
             else:
                 stream.close()
+        discard_repair(live)
         _remove_superseded(live)
+        _remove_unfinished(live)
         damage = diagnose(list_log(live))
         if damage is None:
             return Repair()
@@ -143,12 +144,14 @@ class _Mending:
     def rewrite(self, held: contextlib.ExitStack) -> None:
         """Everything from the damage on anew, in a live file that takes the place of the files it stood in."""
         self._keep("damaged")
-        if not self.live.exists():
-            # A writer that comes meanwhile finds a file that is held.
-            descriptor = open_file(self.live, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            held.callback(os.close, descriptor)
-            hold(self.live, descriptor)
-        self._replace(self.live, self._write)
+        new = not self.live.exists()
+        with self._replacing(self.live, REPAIR_NEW_SUFFIX if new else REPAIR_SUFFIX) as descriptor:
+            if new:
+                # A writer that comes meanwhile finds a file that is held. What it stands in for is known to be there.
+                sync_folder(self.live.parent)
+                held.callback(os.close, stand_in := open_file(self.live, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+                hold(self.live, stand_in)
+            self._write(descriptor)
         _remove_superseded(self.live)
 
     def shorten(self) -> None:
@@ -160,7 +163,8 @@ class _Mending:
         try:
             for record in self._records():
                 file.record(record)
-            self._replace(segment_path(self.live, segments[0].first or 0), self._write_sound)
+            with self._replacing(segment_path(self.live, segments[0].first or 0)) as descriptor:
+                self._write_sound(descriptor)
             for segment in segments:
                 if segment.packed:
                     segment.path.unlink()
@@ -178,22 +182,25 @@ class _Mending:
             for copy in kept:
                 copy.unlink()  # nothing names it yet, and the room it takes is missing
             raise
-        self.kept = tuple(kept)
+        self.kept = tuple(copy.rename(final_name(copy)) for copy in kept)
+        sync_folder(self.live.parent)
 
     def _records(self) -> list[Recovered]:
         """One for each copy."""
         return [piece.record(copy) for piece, copy in zip(self.salvage.pieces, self.kept, strict=True)]
 
-    def _replace(self, path: Path, write: Callable[[int], None]) -> None:
-        temporary = self.live.with_name(self.live.name + REPAIR_SUFFIX)
+    @contextlib.contextmanager
+    def _replacing(self, path: Path, suffix: str = REPAIR_SUFFIX) -> Iterator[int]:
+        """What is written to it takes the place of a file."""
+        temporary = self.live.with_name(self.live.name + suffix)
         temporary.unlink(missing_ok=True)
         descriptor = open_file(temporary, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
         try:
-            write(descriptor)
+            yield descriptor
             sync(descriptor)
             temporary.rename(path)
         except OSError:
-            temporary.unlink(missing_ok=True)  # the room it takes may be what was missing
+            discard_repair(self.live)  # the room it takes may be what was missing
             raise
         finally:
             os.close(descriptor)
@@ -218,7 +225,7 @@ class _Mending:
 def _keep(path: Path, word: str) -> Path:
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        return keep_aside(path, word, lambda start, count: os.pread(stream.fileno(), count, start), 0, size, pending="")
+        return keep_aside(path, word, lambda start, count: os.pread(stream.fileno(), count, start), 0, size)
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -237,6 +244,23 @@ def _remove_superseded(live: Path) -> None:
         path.unlink()
     if superseded:
         sync_folder(live.parent)
+
+
+def _remove_unfinished(live: Path) -> None:
+    """Copies that a repair was killed over. Of what is no more there they may be all there is, and stay."""
+    log = list_log(live)
+    for path in (*(segment.path for segment in log.segments), *log.stale):
+        for copy in (*pending_copies(path, "damaged"), *pending_copies(path, "cut")):
+            if copy.is_file() and _begins_with(path, copy):
+                copy.unlink()
+
+
+def _begins_with(path: Path, copy: Path) -> bool:
+    with path.open("rb") as original, copy.open("rb") as begun:
+        while data := begun.read(1 << 20):
+            if original.read(len(data)) != data:
+                return False
+    return True
 
 
 def _copies(path: Path) -> set[str]:
