@@ -113,8 +113,8 @@ class JournalSource(Source):
             with reader:
                 if last is not None and (last.records or last.seen):
                     yield last
-                only_damage = last is not None and not start.follow
-                async with aclosing(self._read(reader, view, log, start.follow, only_damage)) as stream:
+                only_torn = last is not None and not start.follow
+                async with aclosing(self._read(reader, view, log, start.follow, only_torn)) as stream:
                     async for batch in stream:
                         yield batch
             if not start.follow:
@@ -124,19 +124,19 @@ class JournalSource(Source):
             reader = self._reader(view)
 
     async def _read(
-        self, reader: JournalReader, view: _View, log: str, follow: bool, only_damage: bool
+        self, reader: JournalReader, view: _View, log: str, follow: bool, only_torn: bool
     ) -> AsyncGenerator[Batch, None]:
         """To the end of the log, or, followed, until another log has taken its name.
 
-        only_damage: what is damaged at the very end, and nothing that a writer adds meanwhile.
+        only_torn: a last line that was cut off, which is not seen from the end, and nothing that is added meanwhile.
         """
         said = False
         idle = 0.0
         while True:
             portion = await _in_thread(reader.read)
-            if only_damage and (portion.passed or any(isinstance(item, Line) for item in portion.items)):
+            if only_torn and (portion.passed or any(isinstance(item, Line) for item in portion.items)):
                 return
-            batch = view.take(portion.items, portion.passed, reader.head)
+            batch = view.take([] if only_torn else portion.items, portion.passed, reader.head)
             if batch.records or batch.seen:
                 idle = 0.0
                 yield batch
@@ -174,7 +174,7 @@ class JournalSource(Source):
         """The last `count` matching events, and a reader that goes on behind them."""
         for _ in range(_TRIES):
             view = _View(self.name, where, start)
-            last, behind = await self._last(view, count)
+            last, behind = await self._last(view, count, start.follow)
             reader = self._reader(view, behind=behind)
             if not reader.cut:
                 return view, reader, last
@@ -182,31 +182,32 @@ class JournalSource(Source):
         # Its lines are out of order: they are found from the end, and not by their seq.
         return view, self._reader(view, from_seq=1 if behind is None else behind.seq + 1), last
 
-    async def _last(self, view: _View, count: int) -> tuple[Batch, Head | None]:
-        """The last `count` matching events with the Gaps among them, and the newest line; read from the end."""
-        newest: list[Record] = []
-        refusals: list[Refusal] = []
+    async def _last(self, view: _View, count: int, follow: bool) -> tuple[Batch, Head | None]:
+        """The last `count` matching events with the Gaps among and behind them, and the newest line; read from the end.
+
+        follow: what is damaged behind the newest line is left to whoever reads on behind it.
+        """
+        kept: list[Line | Damage] = []
+        scout = view.again()  # met from the end, nothing knows yet which event stands before it
         events = seen = 0
         head: Head | None = None
         with closing(read_backwards(self._path)) as items:
-            while chunk := await _in_thread(lambda: list(islice(items, CHUNK))):
+            while (head is None or events < count) and (chunk := await _in_thread(lambda: list(islice(items, CHUNK)))):
                 for item in chunk:
                     if isinstance(item, Line):
                         head = head or item.head
-                    if events == count:
-                        if head:
-                            break
-                        continue  # damage at the very end; what comes after it is not known yet
-                    one = view.take([item], 0, None)
+                    if head is None and follow:
+                        continue
+                    if head is not None and events == count:
+                        break
+                    one = scout.take([item], 0, None)
                     seen += one.seen
-                    refusals += one.refusals
-                    newest += one.records
-                    events += sum(record.gap is None for record in one.records)
-                if events == count and head:
-                    break
-        while newest and newest[-1].gap is not None and events == count:
-            newest.pop()  # a hole before the first event that is shown is not among them
-        return Batch(newest[::-1], head, seen, refusals[::-1]), head
+                    if one.records:
+                        kept.append(item)
+                        events += one.records[0].gap is None
+        last = view.take(kept[::-1], 0, head)
+        last.seen = seen
+        return last, head
 
     async def _head_of(self, id: str) -> Head | None:  # noqa: A002
         """Where the log stands behind the event with this id."""
@@ -228,7 +229,10 @@ class _View:
         self._start = start
         self.sieve = where.screen() if where is not None else None
         self._last_id: str | None = None
-        self._told: set[tuple[str, int]] = set()  # damage met from the end, not to be told again from the beginning
+
+    def again(self) -> _View:
+        """The same view of another stretch of the log."""
+        return _View(self._name, self._where, self._start)
 
     def take(self, items: list[Line | Damage], passed: int, position: Position) -> Batch:
         batch = Batch([], position, passed)
@@ -255,10 +259,6 @@ class _View:
         return batch
 
     def _damage(self, damage: Damage, batch: Batch) -> None:
-        if (damage.file, damage.byte) in self._told:
-            return
-        if not damage.number:  # read from the end, where nobody has counted lines
-            self._told.add((damage.file, damage.byte))
         # How many lines are missing may be known, but not how many of them were events.
         self._refuse(_place(damage), MalformedLine(damage.reason, f"byte {damage.byte}"), batch, None)
 

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 
 from .files import PlainFile, open_segment
 from .format import Open, format_bound, read_chain
-from .seek import offset_behind, offset_of_time
+from .seek import begin_of_line, offset_behind, offset_of_time
 from .segments import Log, Segment
 from .succession import peek_open
 
@@ -56,7 +56,7 @@ def offset_before(file: PlainFile, seq: int, since: int | None) -> int:
         offset = offset_behind(file.descriptor, seq - 1)
         before = file.place_before(offset)
         if before is not None and file.ends_at(offset):
-            offset = offset_behind(file.descriptor, before.seq - 1)  # its last line tells whether it is finished
+            offset = begin_of_line(file.descriptor, offset)  # its last line tells whether it is finished
         elif before is not None and before.seq != seq - 1:
             offset = 0  # a seq is missing or wrong: who reads it all is told what
     if since is not None:

@@ -60,6 +60,18 @@ def _find_newline(descriptor: int, offset: int) -> int | None:
     return None
 
 
+def begin_of_line(descriptor: int, end: int) -> int:
+    """Where the line begins that ends at `end`, its newline included."""
+    end -= 1
+    while end > 0:
+        start = max(0, end - _LINE_CHUNK)
+        at = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0
+
+
 def offset_of_time(descriptor: int, since: bytes) -> int:
     """An offset before which no event of the file has a time (as text) of `since` or later: a safe place to begin."""
     low, high = 0, os.fstat(descriptor).st_size
