@@ -75,6 +75,40 @@ def test_a_filter_hides_no_line_that_is_seen_to_be_broken(tmp_path, what, count)
         assert asyncio.run(run(where)) == ["audit.jsonl:9"]
 
 
+SPOILT = {
+    "an upper-case digit": (rb'("chain":"[0-9a-f]*)[a-f]', rb"\1A"),
+    "a letter that is no digit": (rb'("chain":")[0-9a-f]', rb"\1g"),
+    "a character of two bytes": (rb'("chain":")[0-9a-f]', b"\\g<1>\xc3\xa9"),
+    "a digit too many": (rb'("chain":")', rb"\g<1>0"),
+    "a durable of letters": (rb'"durable":\d+', rb'"durable":x'),
+    "a durable with a leading zero": (rb'"durable":', rb'"durable":0'),
+    "a seq with a leading zero": (rb'"seq":', rb'"seq":0'),
+    "a blank in it": (rb',"durable":', rb', "durable":'),
+    "a member in it": (rb',"chain":', rb',"a":1,"chain":'),
+}
+
+
+@pytest.mark.parametrize("count", [5, 3_000])
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_line_whose_place_is_not_spelled_as_it_should_be_is_damage_to_every_reader(tmp_path, what, count):
+    path = make(tmp_path / "audit.jsonl", [range(count)])
+    rows = path.read_bytes().splitlines(keepends=True)
+    rows[3] = re.sub(*SPOILT[what], rows[3])
+    path.write_bytes(b"".join(rows))
+    events = [f"e{number}" for number in range(count) if number != 2]
+
+    def look(items):
+        items = list(items)
+        assert [item.reason for item in items if isinstance(item, Damage)] == ["not a line of a journal"]
+        return [decode_line(item.line).id for item in items if isinstance(item, Line) and item.head]
+
+    assert look(read_journal(path)) == events
+    assert look(read_journal(path, from_seq=3)) == events[1:]
+    assert look(read_backwards(path)) == events[::-1]
+    look(read_journal(path, sieve=lambda _: False))
+    assert verify_journal(path).exit == 5
+
+
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_control_record_as_deep_as_you_like_is_damage(tmp_path, at):
     path = make(tmp_path / "audit.jsonl", [[1, 2], [3]])
