@@ -136,8 +136,9 @@ class Committer:
         opening: concurrent.futures.Future[Recovery] = concurrent.futures.Future()
         opening.set_running_or_notify_cancel()  # the thread goes on when whoever opens is cancelled
         name = f"journal {self.path.name}"
+        self._thread = threading.Thread(target=self._run, args=(opening,), name=name, daemon=True)
         try:
-            threading.Thread(target=self._run, args=(opening,), name=name, daemon=True).start()
+            self._thread.start()
         except RuntimeError as error:
             raise JournalFailed(str(self.path), str(error)) from error
         try:
@@ -163,6 +164,7 @@ class Committer:
         self._ask_to_stop()
         finished = asyncio.wrap_future(self._finished)
         await asyncio.wait([finished])  # a caller that is cancelled does not cancel what the others wait for
+        self._thread.join()  # it has said its last word
         return finished.result()
 
     def _ask_to_stop(self) -> None:
