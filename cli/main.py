@@ -180,6 +180,8 @@ def _advice(error: Exception, command: str) -> tuple[str, int]:
         case errors.JournalDamaged():
             hint = "`eventbus verify` says what is damaged, `eventbus repair` mends it and keeps what it was"
             return hint, 3 if error.torn else 5
+        case errors.JournalTaken():
+            return "what was acknowledged is only where that file is now; `eventbus verify` says what is left here", 1
         case errors.WriteRefused() | errors.JournalFailed():
             return "what was acknowledged is in the file; the rest can be sent again, ids make a repetition harmless", 1
         case _:

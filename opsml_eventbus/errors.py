@@ -16,6 +16,7 @@
     │   ├── JournalDamaged      damage that recovery refuses to mend: where
     │   ├── WriteRefused        this batch was not written; the journal goes on
     │   └── JournalFailed       the journal is finished; what was not acknowledged is unknown
+    │       └── JournalTaken    because somebody else moved, removed or changed its file
     └── EndError                an end of a pump: which one, and why
         ├── UnknownEnd          the text names no end we know
         ├── Unreachable         nothing answers there
@@ -206,11 +207,16 @@ class WriteRefused(JournalError):
 
 
 class JournalFailed(JournalError):
-    """The journal is finished: an fsync failed, the file was moved away, or a write could not be undone.
+    """The journal is finished: an fsync failed, a write could not be undone, or the file is not ours any more.
 
     Nothing is acknowledged after it. What had not been acknowledged may or may not be in the file: open it again and
     send the same events again; their ids make a repetition harmless.
     """
+
+
+class JournalTaken(JournalFailed):
+    """Somebody else moved, removed, cut or wrote to the file. What was acknowledged is where that file is now, if
+    anywhere."""
 
 
 class EndError(EventError):

@@ -145,3 +145,13 @@ def test_ctrl_c_right_behind_the_first_drawing_shows_the_cursor_again(cli: Comma
     program.end(0)
     assert b"\x1b[?25l" in program.raw
     assert program.raw.rfind(b"\x1b[?25h") > program.raw.rfind(b"\x1b[?25l"), "the cursor is still hidden"
+
+
+def test_whoever_removes_what_is_recorded_is_told_that_it_is_not_there(cli: CommandLine) -> None:
+    demo = cli.start("demo", "--record", "log.jsonl", "--rate", "50")
+    until(lambda: len(cli.recorded("log.jsonl")) > 2, "the first events")
+    (cli.folder / "log.jsonl").unlink()
+    said = demo.end(check=1).err
+    assert "log.jsonl: the file was moved or removed from outside" in said
+    assert "is in the file" not in said
+    assert "what was acknowledged is only where that file is now" in said

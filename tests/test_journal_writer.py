@@ -21,8 +21,8 @@ from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.errors import (
     InvalidEvent,
     JournalBusy,
-    JournalFailed,
     JournalRefused,
+    JournalTaken,
     TypeRefused,
     WriteRefused,
 )
@@ -454,24 +454,50 @@ def test_what_is_no_regular_file_with_one_name_is_refused(tmp_path, kind):
     assert not other.exists() or other.read_bytes() == b""
 
 
+def append_to(path):
+    with path.open("ab") as stream:
+        stream.write(b"x")
+
+
+OUTSIDE = {
+    "moved": lambda path: path.rename(path.with_name("elsewhere.jsonl")),
+    "removed": lambda path: path.unlink(),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path: os.truncate(path, 0),
+    "written to": append_to,
+}
+
+
 @pytest.mark.parametrize("fsync", ["always", "interval", "never"])
-def test_a_moved_or_removed_file_is_noticed_before_anything_is_acknowledged(path, fsync):
-    async def run(action):
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_a_file_that_somebody_else_changes_is_noticed_before_anything_is_acknowledged(path, fsync, what):
+    said = {"moved": "moved or removed", "removed": "moved or removed", "emptied": "cut"}.get(what, what)
+
+    async def run():
         notices = []
         journal = Journal(path, fsync, on_notice=notices.append)
         async with journal:
             await journal.append([event(1)])
-            action()
-            with pytest.raises(JournalFailed, match="moved or removed"):
+            OUTSIDE[what](path)
+            with pytest.raises(JournalTaken, match=said):
                 await journal.append([event(2)])
-            with pytest.raises(JournalFailed, match="moved or removed"):
+            with pytest.raises(JournalTaken, match=said):
                 await journal.append([event(3)])
-            assert isinstance(journal.failed, JournalFailed)
+            assert isinstance(journal.failed, JournalTaken)
         await asyncio.sleep(0)
         assert [notice.kind for notice in notices] == ["failed"]
 
-    asyncio.run(run(lambda: path.rename(path.with_name("elsewhere.jsonl"))))
-    asyncio.run(run(path.unlink))
+    asyncio.run(run())
+
+
+def test_a_file_that_is_emptied_before_it_is_closed_is_told_at_closing(path):
+    async def run():
+        async with Journal(path) as journal:
+            await journal.append([event(1)])
+            os.truncate(path, 0)
+
+    with pytest.raises(JournalTaken, match="cut from outside: it has 0 bytes, not"):
+        asyncio.run(run())
 
 
 def test_a_closed_journal_refuses_and_leaks_nothing(path):

@@ -18,6 +18,7 @@ from ..errors import (
     InvalidEvent,
     JournalFailed,
     JournalRefused,
+    JournalTaken,
     Unencodable,
     UnknownEnd,
     Unreachable,
@@ -122,13 +123,15 @@ class JournalSink(Sink):
 
     async def close(self) -> None:
         """Write what is queued, sync, leave a checkpoint. Raises JournalFailed: it had failed, untold."""
+        failed = self._journal.failed
         try:
             await self._journal.close()
         except JournalFailed as error:
-            self._failure = error.reason
+            failed, self._failure = error, error.reason
         failure, self._failure = self._failure, None
         if failure is not None:
-            raise JournalFailed(self.name, failure)
+            kind = JournalTaken if isinstance(failed, JournalTaken) else JournalFailed
+            raise kind(self.name, failure)
 
     def _told(self, notice: JournalNotice) -> None:
         if notice.kind == "failed":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import JournalFailed, WriteRefused
+from ..errors import JournalFailed, JournalTaken, WriteRefused
 from .disk import closed_on_error, hold, open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
     FORMAT,
@@ -149,9 +149,13 @@ class LiveFile:
         return pread_all(self._descriptor, max(0, self.state.size - size), size)
 
     def check_place(self) -> None:
-        """Raises JournalFailed: the file was renamed or removed from outside."""
+        """Raises JournalTaken: the file was renamed, removed, cut or written to from outside."""
         if not stands_at(self.path, self._descriptor):
-            raise JournalFailed(str(self.path), "the file was moved or removed from outside")
+            raise JournalTaken(str(self.path), "the file was moved or removed from outside")
+        size, ours = os.fstat(self._descriptor).st_size, self.state.size
+        if size != ours:
+            what = "cut" if size < ours else "written to"
+            raise JournalTaken(str(self.path), f"the file was {what} from outside: it has {size:,} bytes, not {ours:,}")
 
     def free_bytes(self) -> int:
         """What the file system has left for us."""
