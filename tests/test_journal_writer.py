@@ -517,10 +517,33 @@ def test_a_closed_journal_refuses_and_leaks_nothing(path):
     assert (open_descriptors(), threading.active_count()) == (before, threads)
 
 
-def test_bad_settings_are_refused_before_anything_is_opened(path):
-    for options in ({"fsync": "sometimes"}, {"rotate_size": 0}, {"keep": -1}, {"on_error": "ignore"}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            Journal(path, **options)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fsync": "sometimes"},
+        {"fsync": "interval=99999999h"},
+        {"fsync": "interval=" + "9" * 400},
+        {"rotate_size": 0},
+        {"rotate_every": 1e11},
+        {"rotate_every": math.nan},
+        {"rotate_every": math.inf},
+        {"rotate_every": 10**400},
+        {"keep": -1},
+        {"on_error": "ignore"},
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_opened(path, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Journal(path, **options)
+    assert not path.parent.exists()
+
+
+def test_a_century_is_not_too_long_for_a_file(path):
+    write(path, [event(1)], rotate_every=99 * 365 * 86400, fsync=f"interval={99 * 365 * 24}h")
+    assert ids(path) == ["e1"]
+
+
+def test_a_compression_nobody_knows_is_refused_before_anything_is_opened(path):
     with pytest.raises(JournalRefused, match="lzma"):
         Journal(path, compress="lzma")
     assert not path.parent.exists()

@@ -39,6 +39,7 @@ from .segments import check_live
 from .sign import Signer
 
 Item = Event | Gap | bytes
+LONGEST_SECONDS = 100 * 365.25 * 86400  # nothing is due later: a thread can wait for three times that
 # How a canonical line begins: no quote is escaped in its first members, and its type is not one of our own.
 _canonical = re.compile(
     rb'\{"specversion":"1\.0","id":"[^"\\]++","source":"[^"\\]++","type":"(?!eventbus\.(?!gap"))[^"\\]++",'
@@ -54,7 +55,7 @@ def parse_fsync(policy: str) -> tuple[Fsync, float]:
         for unit, scale in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
             number = duration.removesuffix(unit) if unit else duration
             plain = number.isascii() and number.replace(".", "", 1).isdecimal()
-            if duration.endswith(unit) and plain and float(number) > 0:
+            if duration.endswith(unit) and plain and 0 < float(number) * scale <= LONGEST_SECONDS:
                 return "interval", float(number) * scale
         if policy == "interval":
             return "interval", 1.0
@@ -105,6 +106,8 @@ class Journal:
         ):
             if value is not None and not 1e-9 <= value < math.inf:
                 raise ValueError(f"{name}: {value} is not above nothing")
+        if rotate_every is not None and rotate_every > LONGEST_SECONDS:
+            raise ValueError(f"rotate_every: {rotate_every} s are more than a hundred years")
         if keep is not None and keep < 0:
             raise ValueError(f"keep: {keep} is less than nothing")
         if on_error not in ("halt", "block"):
