@@ -216,3 +216,24 @@ def test_a_name_that_is_no_text_is_nothing_kept_aside(tmp_path):
     other.write_bytes(b"kept")
     write(path, [])
     assert other.read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_what_only_has_the_name_of_an_unfinished_compression_stops_nothing(tmp_path, strange):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]], rotate_after=(1,))
+    temporary = list_log(path).sealed[0].path.with_name("audit.00000000000000000001.jsonl.gz.tmp")
+    STRANGE[strange](temporary)
+    write(path, [event(3)])
+    assert ids(path) == ["e1", "e2", "e3"]
+    write(path, [event(4)], compress="gzip")  # or says why not
+    assert ids(path) == ["e1", "e2", "e3", "e4"]
+    assert verify_journal(path).exit == 0
+
+
+@pytest.mark.parametrize("name", ["audit.jsonl.next", "audit.jsonl.lock"])
+def test_a_folder_where_a_writer_has_a_file_of_its_own_is_named(tmp_path, name):
+    path = make(tmp_path / "audit.jsonl", [[1], [2]])
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(JournalError, match=rf"{name}: .*(a folder|[Ii]s a directory)"):
+        write(path, [event(3)])

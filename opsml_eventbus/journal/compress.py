@@ -79,7 +79,7 @@ def remove_leftovers(live: Path) -> None:
     for name in os.listdir(live.parent):  # noqa: PTH208 - names are all that is wanted
         path = live.with_name(name)
         segment = parse_segment(path.with_suffix("")) if path.suffix == TEMPORARY_SUFFIX else None
-        if segment is not None and segment[0] == live:
+        if segment is not None and segment[0] == live and (path.is_symlink() or not path.is_dir()):
             path.unlink(missing_ok=True)
 
 
