@@ -11,9 +11,9 @@ The format stands in `format.py` and, for other languages, in docs/journal-forma
 """
 
 from .backwards import last_id, read_backwards
-from .committer import Ack
 from .discard import discard_log
 from .format import Head, parse_head
+from .jobs import Ack
 from .live import Notice
 from .reader import Damage, JournalReader, Line, Portion, read_journal
 from .recovery import Recovery, recover

@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import msgspec
+from typing import Any, Literal
 
 from ..errors import EventError, JournalFailed, JournalRefused, WriteRefused
 from .compress import remove_leftovers
 from .disk import Lock, make_folder
-from .format import PLACE_BYTES, Head, Tally, format_bound
+from .format import Head
+from .jobs import Ack, Append, Close, Job, Prune, Rotate, tally_of
 from .live import Fsync, LiveFile, Notice, Notify, State
 from .recovery import Recovery, open_live
 from .sign import Signer
@@ -55,46 +54,6 @@ class Policy:
     min_free: int = 0
 
 
-class Ack(NamedTuple):
-    """seq: of the last line written by this append. durable: the last seq on disk. refused: events that could not be
-    written at all; a Gap (`invalid`) stands for each."""
-
-    seq: int
-    durable: int
-    refused: int = 0
-
-
-class Append(msgspec.Struct, frozen=True):
-    """Lines to be written together. times: of some of them, in ns; texts: of the others, as they stand there.
-    size: their bytes. future: of `loop`, to be resolved with an Ack."""
-
-    lines: Sequence[bytes]
-    times: Sequence[int]
-    texts: Sequence[bytes]
-    size: int
-    refused: int
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Ack]
-
-
-class Rotate(NamedTuple):
-    """Finish the current file now."""
-
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Ack]
-
-
-class _Close(NamedTuple):
-    pass
-
-
-class _Prune(NamedTuple):
-    """What is too old was looked for."""
-
-
-_Job = list[Append] | Rotate | _Close | _Prune
-
-
 class Committer:
     """Made in the loop that opens the journal. `open`, then `put`s from any thread, then `stop`."""
 
@@ -114,12 +73,12 @@ class Committer:
         self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._finished: concurrent.futures.Future[EventError | None] = concurrent.futures.Future()
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._next: _Job | None = None  # taken out of the queue already, to be done before what is in it
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._next: Job | None = None  # taken out of the queue already, to be done before what is in it
         self._gate = threading.Lock()  # between a `put` and the end: no job may be queued behind the last answer
         self._closing = threading.Event()
         self._lock: Lock | None = None
-        self._tidy = Tidy(path, policy.keep, policy.compress, signer, self._note, partial(self._jobs.put, _Prune()))
+        self._tidy = Tidy(path, policy.keep, policy.compress, signer, self._note, partial(self._jobs.put, Prune()))
         self.failure: EventError | None = None
         self.head = Head()
         self.durable = 0
@@ -169,7 +128,7 @@ class Committer:
 
     def _ask_to_stop(self) -> None:
         self.stop_blocking()
-        self._jobs.put(_Close())
+        self._jobs.put(Close())
 
     # ── the thread ──
 
@@ -245,13 +204,13 @@ class Committer:
                 self._commit_all(file, self._gather(job))
             elif isinstance(job, Rotate):
                 self._rotate_for(file, job)
-            elif isinstance(job, _Prune):
+            elif isinstance(job, Prune):
                 self._prune(file)
-            elif isinstance(job, _Close):
+            elif isinstance(job, Close):
                 break
             self._due(file)
 
-    def _take(self, patience: float | None = 0.0) -> _Job | None:
+    def _take(self, patience: float | None = 0.0) -> Job | None:
         """The next job, None when there is none for so many seconds."""
         job, self._next = self._next, None
         if job is None:
@@ -284,10 +243,10 @@ class Committer:
         itself is never divided. And the rest."""
         if self._policy.rotate_count is None and self._policy.rotate_size is None:
             return batch, []
-        lines, size = len(batch[0].lines), _size(batch[0])
+        lines, size = len(batch[0].lines), batch[0].size_in_file
         fresh = not self._fits(file.state, lines, size)
         for index, job in enumerate(batch[1:], 1):
-            lines, size = lines + len(job.lines), size + _size(job)
+            lines, size = lines + len(job.lines), size + job.size_in_file
             if not self._fits(None if fresh else file.state, lines, size):
                 return batch[:index], batch[index:]
         return batch, []
@@ -302,7 +261,7 @@ class Committer:
         lines = batch[0].lines if len(batch) == 1 else [line for job in batch for line in job.lines]
         try:
             file.check_place()
-            self._rotate_if_due(file, len(lines), sum(map(_size, batch)))
+            self._rotate_if_due(file, len(lines), sum(job.size_in_file for job in batch))
             self._write(file, lines, batch)
             self._last_write = time.monotonic()
             if self._policy.fsync == "always":
@@ -321,7 +280,7 @@ class Committer:
         self._acknowledge(batch)
 
     def _write(self, file: LiveFile, lines: Sequence[bytes], batch: Sequence[Append]) -> None:
-        tally = _tally(lines, batch)
+        tally = tally_of(batch)
         blocked = False
         while True:
             try:
@@ -484,19 +443,6 @@ class Committer:
         except RuntimeError:
             # That loop is closed: nobody is left in it to be told.
             logger.debug("journal %s: a loop that waited for it is closed", self.path)
-
-
-def _tally(lines: Sequence[bytes], batch: Iterable[Append]) -> Tally:
-    times = [time for job in batch for time in job.times]
-    texts = [text for job in batch for text in job.texts]
-    if times:
-        texts += format_bound(min(times)), format_bound(max(times))
-    return Tally(len(lines), min(texts).decode(), max(texts).decode())
-
-
-def _size(job: Append) -> int:
-    """Bytes that its lines take in the file."""
-    return job.size + PLACE_BYTES * len(job.lines)
 
 
 def _failure(path: Path, error: BaseException) -> EventError:

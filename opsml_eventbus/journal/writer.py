@@ -28,9 +28,10 @@ from typing import Literal, Self
 from ..codec import MAX_EVENT_BYTES, decode_line, encode_line, strip_place
 from ..errors import EventError, InvalidEvent, JournalRefused, TypeRefused
 from ..event import GAP_TYPE, OWN_PREFIX, Event, Gap
-from .committer import Ack, Append, Committer, Policy, Rotate
+from .committer import Committer, Policy
 from .compress import check_compression
 from .format import CHAIN_BYTES, Head, format_bound
+from .jobs import Ack, Append, Rotate
 from .lines import is_text
 from .live import Fsync, Notify
 from .recovery import Recovery
