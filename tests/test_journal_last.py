@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 from following import Following
-from journal_support import make
+from journal_support import make, pack, rewrite
 
 from opsml_eventbus.endpoints.journal import JournalSource
 from opsml_eventbus.event import Gap
@@ -85,3 +85,45 @@ def test_what_is_damaged_is_told_once_and_behind_the_event_it_stands_behind(path
     change(path, rows)
     for last in ("all", 9, len(expected) - 1):
         assert told(path, last)[0] == expected
+
+
+def without(record):
+    """Drop the line with this control record."""
+    return lambda rows: [row for row in rows if b"eventbus.journal." + record not in row]
+
+
+def test_a_finished_file_without_its_seal_is_told_from_the_end_too(path):
+    make(path, [[1, 2], [3]], rotate_after=(1,))
+    (finished,) = list_log(path).sealed
+    change(finished.path, without(b"seal"))
+    reason = "a finished file without its seal"
+    for last in ("all", 3):
+        shown, why = told(path, last)
+        assert (shown, len(why), reason in why[0]) == (["e1", "e2", "?e2", "e3"], 1, True)
+    path.unlink()  # the newest file is a finished one now
+    for last in ("all", 2, 1, 0):
+        shown, why = told(path, last)
+        assert (len(why), reason in why[0]) == (1, True)
+        assert shown[-1].startswith("?")
+    assert told(finished.path, "all") == told(finished.path, 9) == (["e1", "e2"], [])
+
+
+def test_a_file_that_was_emptied_is_told_from_the_end_as_from_the_beginning(path):
+    make(path, [[1], [2], [3]], rotate_after=(1, 2))
+    list_log(path).sealed[1].path.write_bytes(b"")
+    forwards, backwards = told(path, "all"), told(path, 3)
+    assert forwards[0] == backwards[0]
+    assert len(forwards[1]) == len(backwards[1])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_that_do_not_join_are_told_from_the_end_too(path, packed):
+    make(path, [[1, 2], [3], [4]], rotate_after=(1, 2))
+    rewrite(list_log(path).sealed[0].path, b'"n":2', b'"n":9')
+    if packed:
+        pack(path)
+    for last in ("all", 4, 3):
+        shown, why = told(path, last)
+        assert shown == ["e1", "e2", "?e2", "e3", "e4"][-last - 1 if last != "all" else 0 :]
+        assert (len(why), "does not join the line 4" in why[0]) == (1, True)
+    assert told(path, 2) == (["e3", "e4"], [])

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from ..codec import MAX_EVENT_BYTES, decode_line
 from ..errors import InvalidEvent, JournalDamaged
 from ..event import Event
-from .format import Place, is_control
+from .format import Head, Open, Place, Seal, is_control, peek_control
 from .lines import HELD_BYTES, LINE_BYTES, place_in, read_blocks, strange
-from .reader import Damage, Line, line_of
+from .reader import NO_SEAL, Damage, Line, joins, line_of
 from .segments import Segment, Stream, find_log, list_log, open_regular
 from .succession import peek_open, preceding
 
@@ -30,8 +30,8 @@ class _Found(NamedTuple):
 
 
 def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
-    """Events and Gaps, the newest first; what is no sound line, and where lines are missing, as Damage, its `byte` from
-    the beginning of its file.
+    """Events and Gaps, the newest first; what is no sound line, where lines are missing, a file that does not join the
+    one before it or has no seal, as Damage, its `byte` from the beginning of its file.
 
     What stands behind the last newline is not looked at: a writer may be at it. Line numbers are not known (0).
     Files that are finished, compressed or removed meanwhile do not disturb it: it has begun at the end of what there
@@ -41,6 +41,7 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
     log = find_log(path)
     files = preceding(log.live, _open) if log.whole else ((segment, _open(segment)) for segment in log.segments)
     above = 0  # seq of the line above; 0 where nothing can be said of what should stand below it
+    following: tuple[str, Open | None] = "", None  # the file above, and how it begins
     name = ""  # the log's id
     last = 0  # seq of the last line given
     read: set[int | None] = set()  # where files that were read begin
@@ -48,7 +49,7 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
     for segment, stream in files:
         if isinstance(stream, OSError):
             yield Damage(segment.name, 0, 0, 0, None, (stream.strerror or str(stream)).lower())
-            above = 0
+            above, following = 0, ("", None)
             continue
         if not read:
             newest = _on_disk(stream)
@@ -60,18 +61,30 @@ def read_backwards(path: str | Path) -> Generator[Line | Damage, None, None]:
             name = name or opened.log
         with closing(stream):
             final = segment.first is not None
+            whole = final and log.whole  # a file by itself is shown as it is
+            ended = joined = False
             for found in _plain(stream, final=final) if isinstance(stream, FileIO) else _packed(stream):
                 place = None if found.line is None else place_in(found.line)
                 if found.line is None or place is None:
                     reason = found.reason if found.line is None else strange(found.line)
                     yield Damage(segment.name, 0, found.offset, 0, None, reason)
-                    above = 0
+                    above, ended = 0, True
                     continue
+                if not joined and (damage := _seam(place, *following)):
+                    yield damage
+                if whole and not ended and not isinstance(peek_control(found.line), Seal):
+                    yield Damage(segment.name, 0, found.offset + len(found.line) + 1, place.seq + 1, None, NO_SEAL)
+                    above = 0 if place.seq == above - 2 else above  # that one was the seal
                 if above and place.seq != above - 1:
                     yield _hole(segment, place, above, found.offset)
                 above = last = place.seq
+                ended = joined = True
                 if not is_control(found.line):
                     yield line_of(found.line, place, segment.name, 0)
+            if whole and not ended:
+                yield Damage(segment.name, 0, 0, 0, None, NO_SEAL)
+            if joined:
+                following = segment.name, opened
     if log.whole and last > 1:
         for segment in list_log(log.live).segments:
             if _stands_before(segment, last, read, newest):
@@ -112,6 +125,13 @@ def last_id(path: str | Path) -> str | None:
         if isinstance(event, Event):
             return event.id
     return None
+
+
+def _seam(place: Place, name: str, opened: Open | None) -> Damage | None:
+    """The file of this name, which begins so, does not stand behind the last line of the file before it."""
+    if opened is None or joins(opened, Head(place.seq, place.chain)):
+        return None
+    return Damage(name, 0, 0, opened.first, None, f"it does not join the line {place.seq} before it")
 
 
 def _hole(segment: Segment, place: Place, above: int, offset: int) -> Damage:

@@ -38,6 +38,7 @@ from .lines import Block, last_place, look_sound, place_in, strange
 from .segments import Log, Segment, find_log, list_log
 from .succession import NOT_THE_FILES, Succession, peek_open
 
+NO_SEAL = "a finished file without its seal"
 _GROWING_SECONDS = 0.25
 _GROWING_STEP = 0.01
 
@@ -213,7 +214,7 @@ class JournalReader:
         opened = file.opened()
         if opened is not None and opened.first > head.seq:
             # It ended a file that is not wanted; or files are missing, which is told of their seqs.
-            return _joins(opened, head)
+            return joins(opened, head)
         place = file.place_of(head.seq)
         return place is not None and (place.seq, place.chain) == head
 
@@ -254,7 +255,7 @@ class JournalReader:
 
     def _check_joins(self, segment: Segment, opened: Open | None, portion: Portion) -> None:
         head = self._head
-        if opened is not None and head is not None and not _joins(opened, head):
+        if opened is not None and head is not None and not joins(opened, head):
             log = list_log(self._live)
             if log.segments and head not in self._unjoined and not _holds(log, head):
                 self._unjoined.add(head)  # once: damage that stays there would be met again and again
@@ -300,7 +301,7 @@ class JournalReader:
                 if torn is not None:
                     self._damage(portion, torn.number, torn.offset, "a line that was cut off")
                 elif not self._torn and self._whole:
-                    self._damage(portion, file.number, file.offset, "a finished file without its seal")
+                    self._damage(portion, file.number, file.offset, NO_SEAL)
                 self._finished = True
                 return True
             return False
@@ -412,7 +413,7 @@ class JournalReader:
         self._torn += 1
 
 
-def _joins(opened: Open, head: Head) -> bool:
+def joins(opened: Open, head: Head) -> bool:
     """Does the file that begins so stand behind this line, as far as their seqs tell that it should?"""
     return opened.first != head.seq + 1 or read_chain(opened.previous) == head.chain
 
