@@ -32,12 +32,12 @@ def link(chain, body):
 
 def verify(live):
     seq, chain, durable, stated, log, fsync, seal, joined = 0, bytes(32), 0, 0, "", "", None, 0
-    torn, gaps, pruned, tampered = [], set(), set(), False
+    torn, gaps, pruned, tampered, lost = [], set(), set(), False, False
     for first, path in files(live):
         if path.suffix == ".zst":
             sys.exit(f"{path}: unpack it first (zstd -d)")
         lines = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).split(b"\n")
-        damaged, lost, events, before, seal = False, False, 0, seal, None
+        damaged, opened, events, before, seal = False, False, 0, seal, None
         for number, line in enumerate(lines[:-1]):
             if not (place := PLACE.search(line)) or b"\0" in line or len(line) > (1 << 20) + 132:
                 torn.append(seq + 1)
@@ -52,9 +52,11 @@ def verify(live):
                 tampered |= data["format"] != 1 or data["first"] != at or first not in (None, at)
                 tampered |= log not in ("", data["log"])
                 tampered |= before is not None and data["sealed"] not in (None, before)
-                gaps |= {(at, data["previous"])} if at != seq + 1 else set()
-                tampered |= at <= seq or (at == seq + 1 and not damaged and data["previous"] != chain.hex())
+                # Behind an end that is gone nobody knows how many lines went with it.
+                gaps |= {(at, data["previous"])} if at != seq + 1 and not (joined and lost) else set()
+                tampered |= at <= seq or (at == seq + 1 and not lost and data["previous"] != chain.hex())
                 seq, chain, log, fsync = at - 1, bytes.fromhex(data["previous"]), data["log"], data["fsync"]
+                opened, lost = True, False
             joins = link(chain, line[: place.start(3) - 10]) == value
             tampered |= at != seq + 1 and (joins or not lost or at <= seq)  # deleted, repeated, swapped
             tampered |= joins and (not stated <= mark < at or seal is not None or (number == 0) != (name == "open"))
@@ -67,9 +69,10 @@ def verify(live):
             seq, chain, lost, stated = at, value, False, max(stated, mark if mark < at else 0)
         strange = not any(map(PLACE.search, lines))  # a crash leaves no more of a file than a part of its first line
         tampered |= strange and joined > 0 and len(lines) > 1 and fsync not in ("", "never")
-        torn += [seq + 1] * bool(strange or lines[-1] or (first is not None and seal is None))
-        # A finished file got its name when all of it was on disk.
-        durable = max(durable, seq, *torn) if first is not None and fsync != "never" else durable
+        ends = not lines[-1] and (first is None or seal is not None)
+        torn, lost = torn + [seq + 1] * (strange or not ends), lost or not ends
+        # A finished file got its name when all of it was on disk, unless it says that nothing was synced.
+        durable = max(durable, seq, *torn) if first is not None and not (opened and fsync == "never") else durable
     durable, tampered = max(durable, stated), tampered or not gaps <= pruned
     return 5 if tampered or any(at <= durable for at in torn) else 3 if torn or not joined else 0
 
