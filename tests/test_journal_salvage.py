@@ -279,6 +279,15 @@ def test_an_edited_event_does_not_come_back_where_an_open_record_was_deleted(log
     assert mended(log) == [*EVERY[:number], "gap", *EVERY[number + 1 :]]
 
 
+def test_an_edited_event_does_not_come_back_behind_one_that_nothing_proves(log):
+    path = list_log(log).sealed[1].path
+    lines = rows(path)
+    put(path, [lines[0], b"garbage\n", lines[2], lines[3].replace(b'"n":6', b'"n":66'), *lines[4:]])
+    found = mended(log)
+    assert [name for name in found if name != "gap"] == [*EVERY[:4], *EVERY[7:]]
+    assert found[4] == "gap"
+
+
 # ── whose file, and in which order ───────────────────────────────────────────────────────────────────────────────────
 
 

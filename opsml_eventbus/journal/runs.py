@@ -43,7 +43,7 @@ class Run:
     behind them. log: as an open record among them says. pruned: the beginnings that they declare, by the seq of the
     record. sealed: the last one is a seal. proved: the first one is an open record, which says itself what it follows.
     bare: what stands before them cannot be read; unreadable: so many lines of it. contradicted: the next line has the
-    next seq and does not join them."""
+    next seq and does not join them; contradicts: so it is with the first and the one before."""
 
     segment: Segment
     offset: int
@@ -59,6 +59,7 @@ class Run:
     bare: bool = False
     unreadable: int = 0
     contradicted: bool = False
+    contradicts: bool = False
     _chains: list[bytes] = field(default_factory=list)
     _marks: list[tuple[int, bytes]] = field(default_factory=list)
     _window: tuple[int, list[bytes]] = (-1, [])  # what was looked into last: who asks, asks on from there
@@ -309,6 +310,7 @@ def read_runs(segment: Segment, blocks: Iterable[Block], behind: Head | None = N
             if doubted is not None:
                 doubted.contradicted = True
             run = Run(segment, offset, place.seq, body, bare=bare, unreadable=unreadable)
+            run.contradicts = doubted is not None
             comes_next = before is not None and before.seq == place.seq - 1
             instead = link(before.chain, body) if before and comes_next else _as_opened(line, body, run)
             first = line

@@ -166,8 +166,9 @@ def _each_once(
         doubted = start == run.first and run not in groups.joined
         disproved = doubted and any(other.first < start for other in active)
         # Behind a line that can be read and that it does not join, and where a file begins with no open record, nothing
-        # shows that its first line is whole.
-        spoilt = disproved or (doubted and not run.bare and (run.offset == 0 or run not in groups.own))
+        # shows that its first line is whole. (Of the log it may be where lines are missing between the two.)
+        at_its_word = run.bare or (run in groups.own and run.offset > 0 and not run.contradicts)
+        spoilt = disproved or (doubted and not at_its_word)
         if disproved or start + spoilt <= run.last.seq:
             parts.append(_Part(run, start + spoilt, spoilt))
             active.append(run)
