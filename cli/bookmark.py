@@ -1,7 +1,8 @@
 """The place of a replay, kept outside the recording so that a replay that was killed can go on: `--resume`.
 
-Written when it is a fifth of a second old and at the end, so that after a kill -9 at most that much is replayed again;
-ids tell a reader which. It is of one recording: where another has taken its name, there is nothing to go on with.
+Written before the first event, when it is a fifth of a second old, and at the end, so that after a kill -9 at most that
+much is replayed again; ids tell a reader which. It is of one recording: where another has taken its name, there is
+nothing to go on with.
 """
 
 from __future__ import annotations
@@ -56,16 +57,19 @@ class Bookmark:
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(self._path.read_bytes())
             position, round_ = kept["position"], int(kept["round"])
-            position = parse_head(position) if isinstance(position, str) else int(position)
+            if position is not None:
+                position = parse_head(position) if isinstance(position, str) else int(position)
             if kept["recording"] != self._recording:
                 return None
             self.name, self._position, self.round = name or str(kept["name"]), position, round_
+            if position is None:  # it was stopped before anything was acknowledged, or written down
+                return f"going on with {self.stamp!r} from its beginning"
             place = position.seq if isinstance(position, Head) else position
             return f"going on with {self.name!r} behind position {place:,}"
         return None
 
     def forget(self) -> None:
-        """A replay begins anew, or has ended: there is no place to go on from any more."""
+        """The replay has ended: there is no place to go on from any more."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()
@@ -91,7 +95,7 @@ class Bookmark:
 
     def save(self) -> None:
         """Write it down. Where that cannot be done, the replay goes on all the same."""
-        if self._path is None or self._position is None:
+        if self._path is None:
             return
         self._saved = time.monotonic()
         with suppress(OSError):

@@ -98,8 +98,7 @@ def replay(
         # The recording first: a bus that is hosted for nothing would make others connect to it.
         open_source(file, **places.context())
         async with destination(to, output, notes, append=resume) as sink:
-            if not bookmark.kept:
-                bookmark.forget()
+            bookmark.save()  # whoever is killed from here on may have sent something, and can go on
             title = f"replaying {file}" if to not in (None, "-") else ""
             try:
                 with runner.Watch(notes, title=title) as watch:

@@ -89,6 +89,29 @@ def test_a_replay_that_is_killed_when_all_was_sent_repeats_nothing(cli: CommandL
     assert len(cli.recorded("out.jsonl")) == 100
 
 
+KILLED_BEFORE_ITS_PLACE = """
+import os, signal, sys
+from opsml_eventbus_cli import bookmark, entry
+
+bookmark.Bookmark.put = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["eventbus", "replay", "in.jsonl", "--to", "out.jsonl", "--rate", "50/s"]
+entry.main()
+"""
+
+
+def test_a_replay_that_is_killed_before_it_wrote_down_a_place_goes_on(cli: CommandLine) -> None:
+    (cli.folder / "in.jsonl").write_bytes(b"\n".join([*audit_lines(100), b""]))
+    done = subprocess.run([EVENTBUS[0], "-c", KILLED_BEFORE_ITS_PLACE], cwd=cli.folder, env=cli.env, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert 0 < len(cli.recorded("out.jsonl")) < 100
+    assert (
+        "from its beginning" in cli.run(*["replay", "in.jsonl", "--to", "out.jsonl", "--speed", "max", "--resume"]).err
+    )
+    events = [json.loads(line) for line in cli.recorded("out.jsonl")]
+    assert list(dict.fromkeys(event["id"] for event in events)) == [f"e{n}" for n in range(100)]
+    assert len({event["replay"] for event in events}) == 1
+
+
 SLOW_IMPORT = """
 import os, signal, sys, weakref
 from opsml_eventbus_cli import entry
