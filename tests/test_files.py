@@ -130,6 +130,16 @@ def test_a_line_that_is_no_event_costs_itself_and_names_its_place(
     assert gap.after == "e0"
 
 
+@pytest.mark.parametrize("bad", [b"\0", b"\xff"])
+def test_a_filter_hides_no_line_with_a_nul_or_that_is_no_utf_8(tmp_path: Path, bad: bytes) -> None:
+    first, second, third = (encode_line(event) for event in events(3))
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([first, second.replace(b'"unknown"', b'"unk' + bad + b'own"', 1), third, b""]))
+    for where in (None, Filter.of(type="absent")):
+        _, batch = asyncio.run(read(FileSource(path), where))
+        assert [refusal.place for refusal in batch.refusals] == [f"{path}:2"]
+
+
 def test_a_last_line_without_newline_counts_when_it_is_whole(tmp_path: Path) -> None:
     whole, cut = encode_line(events(3)[2]), encode_line(events(3)[2])[:-1]
     assert asyncio.run(read(FileSource(write(tmp_path / "a.jsonl", events(2), whole))))[0] == ids(0, 1, 2)

@@ -28,6 +28,7 @@ from ..errors import Broken, InvalidEvent, JournalRefused, MalformedLine, Refuse
 from ..event import CONTROL_PREFIX, Event, Gap, refuse_own
 from ..filter import Filter
 from ..flow import MAX_BATCH, Batch, Notice, Notify, Record, Refusal, Source, Start, no_notice
+from ..journal.lines import is_text
 from ..journal.segments import COMPRESSIONS, load_zstd, printable, unpack
 from ..splitter import LineSplitter
 
@@ -285,9 +286,10 @@ class _Reader:
         batch.position = self.offset
 
     def _look_at(self, line: bytes, batch: Batch) -> None:
-        # What the filter implies about raw bytes comes first. A line that has not even the shape of an event is
-        # decoded all the same: a filter must not hide that a file is damaged.
-        if self._screen is not None and line[0] == 0x7B and line[-1] == 0x7D and not self._screen(line):
+        # What the filter implies about raw bytes comes first. A line that has not even the shape of an event, or bytes
+        # that no JSON has, is decoded all the same: so much of a file's damage no filter hides.
+        shaped = line[0] == 0x7B and line[-1] == 0x7D
+        if self._screen is not None and shaped and not self._screen(line) and is_text(line):
             batch.seen += _CONTROL_MARK not in line
             return
         try:
