@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from journal_support import damages, event, ids, lines, open_descriptors, snapshot, write
+from journal_support import damages, event, ids, lines, open_descriptors, open_plain, snapshot, write
 
 from opsml_eventbus.codec import decode_line, encode_line
 from opsml_eventbus.errors import (
@@ -398,6 +398,18 @@ def test_a_child_forked_while_a_log_is_being_opened_keeps_nothing(path, monkeypa
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     assert len(children) == 2
+
+
+def test_what_is_let_go_is_free_at_once_though_a_child_has_not_given_it_up_yet(path):
+    """A child shares the open file, as a duplicate does, until it runs for the first time."""
+    path.parent.mkdir(exist_ok=True)
+    file, lock = open_plain(path), Lock(path)
+    children = [os.dup(lock._descriptor), os.dup(file._descriptor)]
+    file.close()
+    lock.release()
+    write(path, [event(1)])
+    for child in children:
+        os.close(child)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

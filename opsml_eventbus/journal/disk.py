@@ -74,7 +74,7 @@ def closed_on_error(descriptor: int) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        os.close(descriptor)
+        close_held(descriptor)
         raise
 
 
@@ -101,6 +101,14 @@ def hold(path: Path, descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise JournalBusy(str(path), "its lock file was removed") from None
+
+
+def close_held(descriptor: int) -> None:
+    """Close a file and let go of it at once: a child that was forked a moment ago may not have given it up yet."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -182,4 +190,4 @@ class Lock:
         """Let the next one in. A second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            close_held(descriptor)

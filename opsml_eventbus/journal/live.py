@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import JournalFailed, JournalTaken, WriteRefused
-from .disk import closed_on_error, hold, open_file, pread_all, renew, stands_at, sync, write_all
+from .disk import close_held, closed_on_error, hold, open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
     FORMAT,
     Checkpoint,
@@ -172,7 +172,7 @@ class LiveFile:
         try:
             with ExitStack() as closing:
                 for descriptor in descriptors:
-                    closing.callback(os.close, descriptor)
+                    closing.callback(close_held, descriptor)
         except OSError as error:
             raise JournalFailed(str(self.path), f"close: {error.strerror}") from error
 
