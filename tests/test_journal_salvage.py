@@ -117,6 +117,22 @@ def two_ways(path):
     return one, rows(path)
 
 
+@pytest.mark.parametrize(("number", "deleted", "gone"), [(5, False, {5}), (5, True, {5, 6}), (9, False, {9})])
+def test_so_is_the_first_way_although_all_before_the_hole_is_sound(tmp_path, number, deleted, gone):
+    path = make(tmp_path / "audit.jsonl", [range(2)])
+    before = rows(path)
+    write(path, [event(n) for n in range(2, 10)])
+    one = rows(path)
+    at = next(at for at, line in enumerate(one) if b'"id":"e%d"' % number in line)
+    one[at : at + 1] = [] if deleted else [one[at].replace(b'"n":', b'"n":7')]
+    put(path, before)
+    write(path, [event(n) for n in range(20, 28)])
+    put(path, [*one, *rows(path)])
+    found = mended(path)
+    assert {name for name in found if name != "gap"} == {f"e{n}" for n in (*range(10), *range(20, 28)) if n not in gone}
+    assert found.count("gap") == 1
+
+
 @pytest.mark.parametrize("damage", ["an event edited", "an event deleted", "two holes"])
 def test_the_second_way_on_from_a_line_is_kept_behind_a_hole_in_it(tmp_path, damage):
     path = tmp_path / "audit.jsonl"
@@ -286,6 +302,14 @@ def test_an_edited_event_does_not_come_back_behind_one_that_nothing_proves(log):
     found = mended(log)
     assert [name for name in found if name != "gap"] == [*EVERY[:4], *EVERY[7:]]
     assert found[4] == "gap"
+
+
+def test_an_edited_first_open_record_does_not_come_back_as_an_event(log):
+    path = list_log(log).sealed[0].path
+    lines = rows(path)
+    put(path, [b"garbage\n", lines[0].replace(b"journal.open", b"journam.open"), *lines[1:]])
+    mended(log)
+    assert b"journam" not in b"".join(segment.path.read_bytes() for segment in list_log(log).segments)
 
 
 # ── whose file, and in which order ───────────────────────────────────────────────────────────────────────────────────

@@ -166,8 +166,9 @@ def _each_once(
         doubted = start == run.first and run not in groups.joined
         disproved = doubted and any(other.first < start for other in active)
         # Behind a line that can be read and that it does not join, and where a file begins with no open record, nothing
-        # shows that its first line is whole. (Of the log it may be where lines are missing between the two.)
-        at_its_word = run.bare or (run in groups.own and run.offset > 0 and not run.contradicts)
+        # shows that its first line is whole. (Of the log it may be where lines are missing between the two.) The first
+        # of all shows that by itself.
+        at_its_word = run.first > 1 and (run.bare or (run in groups.own and run.offset > 0 and not run.contradicts))
         spoilt = disproved or (doubted and not at_its_word)
         if disproved or start + spoilt <= run.last.seq:
             parts.append(_Part(run, start + spoilt, spoilt))
@@ -206,16 +207,17 @@ def _fitting(found: Diagnosis, files: Sequence[Sequence[Run]], own: Sequence[_Pa
 def _on_other_ways(found: Diagnosis, files: Sequence[Sequence[Run]], groups: Groups) -> Iterator[Run]:
     """The runs that join nothing of the log and stand, with greater seqs, behind a run of it that another one has
     parted from: what is behind a hole in one of two ways. Their seqs say nothing, since the other way has them too."""
-    own = [*found.had, *groups.own]
+    own = {*found.had, *groups.own}
+    before = next((run for run in found.had if found.sound and run.segment == found.segments[0]), None)
     for file in files:
-        end: Run | None = None  # what such a run would go on from
+        end, before = before, None  # what such a run would go on from; the first file may be sound up to there
         for run in file:
-            if run in groups.own:
+            if run in own:
                 end = run
             elif run in groups.foreign:
                 end = None
             elif end is not None and end.last.seq < run.first and not (run.contradicted and run.first == run.last.seq):
-                if end in groups.own and not _ends_a_way(end, own):
+                if end in own and not _ends_a_way(end, own):
                     continue
                 yield run
                 end = run
