@@ -83,6 +83,20 @@ def test_a_reader_that_began_anywhere_shows_nothing_twice_when_a_batch_is_taken_
     file.close()
 
 
+def test_a_batch_that_is_taken_back_and_written_after_all_is_shown_once_more_with_the_same_ids(path):
+    file = open_plain(path)
+    file.append(lines(range(10)))
+    with JournalReader(path) as log:
+        refused = Refused(file, range(6000, 6003))
+        assert shown(drain(log))[-3:] == ["e6000", "e6001", "e6002"]
+        refused.take_back()
+        assert drain(log) == []
+        file.append(lines(range(6000, 6004)))
+        assert shown(drain(log)) == ["e6000", "e6001", "e6002", "e6003"]
+    file.close()
+    assert ids(path)[-4:] == ["e6000", "e6001", "e6002", "e6003"]
+
+
 @pytest.mark.parametrize("read", [False, True])
 def test_what_takes_the_place_of_a_batch_that_a_reader_began_behind_is_shown(path, read):
     file = long_log(path)
