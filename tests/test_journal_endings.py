@@ -6,11 +6,12 @@ import asyncio
 import errno
 import os
 import threading
+import time
 
 import pytest
 from journal_support import event, ids, open_descriptors, write
 
-from opsml_eventbus.errors import JournalFailed
+from opsml_eventbus.errors import JournalFailed, JournalTaken
 from opsml_eventbus.journal import Journal, committer, live, verify_journal
 from opsml_eventbus.journal.segments import list_log
 
@@ -52,6 +53,32 @@ def test_what_was_taken_out_of_the_queue_is_answered_when_the_batch_before_it_fa
 
     _, *failed = asyncio.run(run())
     assert [type(error) for error in failed] == [JournalFailed, JournalFailed]
+
+
+def test_whoever_is_told_that_a_journal_has_failed_can_ask_why_at_once(path, monkeypatch):
+    """A recording says with it whether its file is still there."""
+    why = []
+    note = committer.Committer._note
+
+    def slow(self, kind, detail):
+        note(self, kind, detail)
+        time.sleep(0.1)  # the thread is held up right behind having told
+
+    async def run():
+        monkeypatch.setattr(committer.Committer, "_note", slow)
+        journal = Journal(path, on_notice=lambda notice: why.append((notice.kind, journal.failed)))
+        async with journal:
+            await journal.append([event(1)])
+            path.unlink()
+            with pytest.raises(JournalTaken):
+                await journal.append([event(2)])
+            while not why:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    [(kind, failed)] = why
+    assert kind == "failed"
+    assert isinstance(failed, JournalTaken)
 
 
 # ── closing ──

@@ -192,6 +192,8 @@ class Committer:
             ending = JournalFailed(str(self.path), f"{type(error).__name__}: {error}")
         else:
             return None
+        with self._gate:
+            self.failure = self.failure or ending  # first: whoever hears of it asks why
         if isinstance(ending, JournalFailed):
             self._note("failed", ending.reason)
         return ending
