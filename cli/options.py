@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILTERS = "Filters (several values of one flag: any of them; different flags: all of them; ^value: not)"
 WINDOW = "Which part"
+FROM_SEQ = "--from-seq"
 OUTPUT = "Output"
 
 
@@ -84,7 +85,7 @@ class Selection:
 
 @dataclass
 class Window:
-    """Which part of time."""
+    """Which part of what is there."""
 
     since: Annotated[
         str | None,
@@ -95,6 +96,25 @@ class Window:
     until: Annotated[
         str | None, typer.Option(help="Up to here, not included; the same forms.", rich_help_panel=WINDOW)
     ] = None
+    from_seq: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="SEQ", help="From this line of a journal on.", rich_help_panel=WINDOW),
+    ] = None
+
+    def position(self, *names: str) -> int | None:
+        """The seq of the line to begin behind, None when none was given. names: of the sources that are read."""
+        if self.from_seq is None:
+            return None
+        from opsml_eventbus.endpoints import FILE, scheme_of
+        from opsml_eventbus.endpoints.journal import is_journal
+
+        for name in names:
+            if scheme_of(name) is not FILE or (Path(name).exists() and not is_journal(name)):
+                # (Not named: an address may hold a password.)
+                raise typer.BadParameter("only a journal's lines have a seq; name a journal", param_hint=FROM_SEQ)
+        if len(names) > 1:
+            raise typer.BadParameter("a seq is a place in one journal, not in several", param_hint=FROM_SEQ)
+        return self.from_seq - 1
 
     def bounds(self, notes: Notes) -> tuple[int | None, int | None]:
         """(since, until) in ns since the epoch; what was understood is echoed."""
@@ -330,13 +350,20 @@ def last(text: str) -> int | Literal["all"]:
 
 
 def start(
-    n: str | None, window: tuple[int | None, int | None], *, default: int | Literal["all"], follow: bool
+    n: str | None,
+    window: tuple[int | None, int | None],
+    position: int | None = None,
+    *,
+    default: int | Literal["all"],
+    follow: bool,
 ) -> Start:
-    """Where a stream begins: `--since` implies all from there, unless `-n` says how many."""
+    """Where a stream begins: `--since` implies all from there, unless `-n` says how many. position: see Window."""
     from opsml_eventbus.flow import Start
 
     since, until = window
     count = parsed("-n", last, n)
     if count is None:
         count = "all" if since is not None else default
-    return Start(last=count, since=since, until=until, follow=follow)
+    elif position is not None:
+        raise typer.BadParameter("-n counts from the end, --from-seq from a line: give one", param_hint=FROM_SEQ)
+    return Start(last=count, position=position, since=since, until=until, follow=follow)

@@ -55,6 +55,10 @@ def record(
     name = places.source(from_, notes)
     if name != "-" and Path(name).exists() and places.is_of_log(Path(name), Path(file)):
         raise typer.BadParameter("a file cannot be recorded into itself", param_hint="--from")
+    position = window.position(name)
+    if append and position is not None:
+        reason = "--append goes on behind the last event of FILE, --from-seq begins at a line: give one"
+        raise typer.BadParameter(reason, param_hint=options.FROM_SEQ)
     report = Report()
 
     async def work() -> None:
@@ -68,7 +72,8 @@ def record(
                 source = originals = Originals(source)
             if ending.count is not None:
                 source = Limited(source, ending.count)
-            start = options.start(n, bounds, default=0 if scheme_of(name) is TAP else "all", follow=not opened.finite)
+            default: Literal[0, "all"] = 0 if scheme_of(name) is TAP else "all"
+            start = options.start(n, bounds, position, default=default, follow=not opened.finite)
             last = sink.last_id() if append else None
             if last is not None:
                 start = Start(after=last, since=start.since, until=start.until, follow=start.follow)

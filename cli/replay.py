@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,8 +65,9 @@ def replay(
     notes = output.notes()
     where = selection.filter(notes)
     since, until = window.bounds(notes)
-    start = Start(since=since, until=until)
     places.named(file)
+    position = window.position(file)
+    start = Start(position=position, since=since, until=until)
     if loop > 1 and file == "-":
         raise typer.BadParameter("standard input can be read only once", param_hint="--loop")
     stem = printable(Path(file).name.split(".")[0].strip("-")) or "stdin"
@@ -103,7 +105,8 @@ def replay(
             try:
                 with runner.Watch(notes, title=title) as watch:
                     for round_ in range(bookmark.round, loop + 1):
-                        begin = Start(since=since, until=until, position=bookmark.begin(round_))
+                        stopped_at = bookmark.begin(round_)
+                        begin = start if stopped_at is None else replace(start, position=stopped_at)
                         async with open_source(file, **places.context()) as source:
                             paced = Paced(source, pacer, clock=time.monotonic_ns, notify=runner.notices(notes))
                             committing = Committing(Stamped(paced, bookmark.stamp), bookmark.put)

@@ -55,7 +55,7 @@ def tail(
             # Asked for nothing else, a file beside a bus ends as it would alone.
             source = opened[0] if len(opened) == 1 else Merged(opened, follow_finite=follow is True)
             live = not source.finite if follow is None else follow
-            start = options.start(n, bounds, default=10, follow=live)
+            start = options.start(n, bounds, window.position(*names), default=10, follow=live)
             if ending.count is not None:
                 source = Limited(source, ending.count)
             with runner.Watch(notes) as watch:

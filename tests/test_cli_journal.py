@@ -46,6 +46,59 @@ def test_the_whole_log_is_read_across_its_files(cli: CommandLine, log: Path) -> 
     assert all("seq" not in event for event in cli.run("tail", "log.jsonl", "-n", "1").events)
 
 
+def seq_of(log: Path, id_: str) -> str:
+    """As it stands in the live file."""
+    [line] = [line for line in log.read_bytes().splitlines() if b'"id":"%b"' % id_.encode() in line]
+    return str(json.loads(line)["seq"])
+
+
+def test_reading_begins_at_a_line_of_the_log(cli: CommandLine, log: Path) -> None:
+    seq = seq_of(log, "e58")
+    assert cli.run("tail", "log.jsonl", "--from-seq", seq).ids == ["e58", "e59"]
+    assert cli.run("tail", "log.jsonl", "--from-seq", "1").ids == [f"e{n}" for n in range(60)]
+    assert cli.run("replay", "log.jsonl", "--from-seq", seq, "--loop", "2", "--to", "-").ids == ["e58", "e59"] * 2
+    assert b"2 would be replayed" in cli.run("replay", "log.jsonl", "--from-seq", seq, "--dry-run").err.encode()
+    cli.run("record", "part.jsonl", "--from", "log.jsonl", "--from-seq", seq)
+    assert cli.run("tail", "part.jsonl").ids == ["e58", "e59"]
+
+
+def test_a_replay_from_a_line_goes_on_where_it_was_stopped(cli: CommandLine, log: Path) -> None:
+    seq = seq_of(log, "e50")
+    words = ["replay", "log.jsonl", "--from-seq", seq, "--speed", "max", "--to", "out.jsonl"]
+    state = {"XDG_STATE_HOME": str(cli.folder / "state")}
+    replay = cli.start(*words, "--rate", "10/s", **state)
+    until(lambda: len(cli.recorded("out.jsonl")) > 2, "the first events")
+    replay.process.kill()
+    replay.end(check=-signal.SIGKILL)
+    assert "going on" in cli.run(*words, "--resume", **state).err
+    ids = cli.run("tail", "out.jsonl", "-n", "all").ids
+    assert list(dict.fromkeys(ids)) == [f"e{n}" for n in range(50, 60)]
+
+
+def test_a_line_to_begin_at_that_retention_has_removed_is_missed(cli: CommandLine, log: Path) -> None:
+    cli.run("record", "kept.jsonl", "--from", "log.jsonl", "--rotate-count", "10", "--keep", "1")
+    done = cli.run("tail", "kept.jsonl", "--from-seq", "5", check=3)
+    assert "seq 5 to" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tail", "in.jsonl"],
+        ["tail", "-"],
+        ["tail", "a-bus"],
+        ["tail", "log.jsonl", "log.jsonl"],
+        ["tail", "log.jsonl", "-n", "3"],
+        ["replay", "in.jsonl"],
+        ["record", "new.jsonl", "--from", "sqlite:///opsml.db"],
+        ["record", "log.jsonl", "--append", "--from", "log2.jsonl"],
+    ],
+)
+def test_a_seq_is_a_place_in_one_journal(cli: CommandLine, log: Path, command: list[str]) -> None:
+    assert "--from-seq" in cli.run(*command, "--from-seq", "2", check=2).err
+    assert not (cli.folder / "new.jsonl").exists()
+
+
 @pytest.mark.parametrize("how", ["edit", "delete", "swap", "crlf"])
 def test_an_altered_log_is_found(cli: CommandLine, log: Path, how: str) -> None:
     lines = log.read_bytes().splitlines(keepends=True)

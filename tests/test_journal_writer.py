@@ -226,6 +226,13 @@ def test_a_foreign_line_is_made_canonical_and_a_journal_line_loses_its_place(pat
     ]
 
 
+def test_a_leap_second_is_written_as_the_moment_that_it_means(path):
+    """Times are looked up as texts, and as text it stands before that moment: `--since` would pass over it."""
+    write(path, [encode_line(event(1)).replace(b":48:59.", b":48:60.")])
+    [line] = read_journal(path)
+    assert b":49:00.748576123Z" in line.line
+
+
 def test_what_json_cannot_carry_becomes_a_gap_and_the_rest_is_written(path):
     async def run():
         async with Journal(path) as journal:

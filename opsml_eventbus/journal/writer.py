@@ -44,7 +44,8 @@ LONGEST_SECONDS = 100 * 365.25 * 86400  # nothing is due later: a thread can wai
 # How a canonical line begins: no quote is escaped in its first members, and its type is not one of our own.
 _canonical = re.compile(
     rb'\{"specversion":"1\.0","id":"[^"\\]++","source":"[^"\\]++","type":"(?!eventbus\.(?!gap"))[^"\\]++",'
-    rb'"time":"([0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]\.[0-9]{9}Z)"'
+    # A leap second is not: as text it stands before the moment that it means, and a search by time compares texts.
+    rb'"time":"([0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{9}Z)"'
 ).match
 _OWN_TYPE = b'"type":"%b' % OWN_PREFIX.encode()
 
