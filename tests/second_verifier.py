@@ -76,6 +76,8 @@ def verify(live):
                 if line or ended:
                     here.append(seq + 1)
                     lost = True
+                converted = ended and line.endswith(b"\r") and END.search(line[:-1])
+                tampered |= bool(converted) and b"\0" not in line and len(line) <= LONGEST
                 long = len(line) > LONGEST
                 for piece, last in [(line[:4096], False), (line[-LONGEST:], ended)] if long else [(line, ended)]:
                     begin = 0

@@ -9,9 +9,11 @@ from journal_support import (
     damages,
     event,
     ids,
+    independent_verifier,
     line_ends,
     lines,
     make,
+    open_plain,
     restore,
     rewrite,
     snapshot,
@@ -19,10 +21,12 @@ from journal_support import (
     write,
 )
 
-from opsml_eventbus.errors import JournalRefused
+from opsml_eventbus.errors import JournalDamaged, JournalRefused
 from opsml_eventbus.journal import (
     Head,
     parse_head,
+    recover,
+    repair,
     verify_journal,
 )
 from opsml_eventbus.journal.format import control_line, write_lines
@@ -158,6 +162,26 @@ def test_one_altered_line_is_one_finding_with_its_place(log):
     (finding,) = verify_journal(log).findings
     assert (finding.kind, finding.file, finding.line, finding.seq) == ("altered", "audit.jsonl", 3, 8)
     assert finding.byte == len(rows[0]) + len(rows[1])
+
+
+@pytest.mark.parametrize("fsync", ["always", "never"])
+def test_a_copy_with_crlf_is_tampering_where_no_later_line_says_what_was_durable(tmp_path, fsync):
+    """No crash writes a CR, so no watermark is needed to tell."""
+    path = tmp_path / "audit.jsonl"
+    file = open_plain(path, fsync)
+    file.append(lines(range(3)))
+    file.close()
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    before = path.read_bytes()
+    report = verify_journal(path)
+    assert report.exit == independent_verifier()(path) == 5
+    assert "CR LF" in report.findings[0].reason
+    with pytest.raises(JournalDamaged):
+        recover(path)
+    assert path.read_bytes() == before
+    repair(path)
+    assert verify_journal(path).exit == 0
+    assert ids(path) == ["e0", "e1", "e2"]
 
 
 def test_a_copy_with_crlf_is_tampering(log):

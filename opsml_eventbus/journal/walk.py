@@ -403,7 +403,10 @@ class Walk:
             reason = "a line that was cut off"
         else:
             reason = "not a line of a journal"
-        self._damaged(number, offset, reason)
+        if block.whole and not block.oversize and line.endswith(b"}\r") and place_in(line[:-1]):
+            self._found("altered", number, offset, "it ends with CR LF, which no writer and no crash has written")
+        else:
+            self._damaged(number, offset, reason)
         self._lost = True
         self.settled = False
         self._whole_lines |= block.whole
