@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import logging
 import os
 import threading
 import time
@@ -12,7 +14,7 @@ import pytest
 from journal_support import event, ids, open_descriptors, write
 
 from opsml_eventbus.errors import JournalFailed, JournalTaken
-from opsml_eventbus.journal import Journal, committer, live, verify_journal
+from opsml_eventbus.journal import Journal, committer, live, tidying, verify_journal
 from opsml_eventbus.journal.segments import list_log
 
 
@@ -79,6 +81,85 @@ def test_whoever_is_told_that_a_journal_has_failed_can_ask_why_at_once(path, mon
     [(kind, failed)] = why
     assert kind == "failed"
     assert isinstance(failed, JournalTaken)
+
+
+def test_a_live_file_that_cannot_be_looked_at_is_not_taken_for_gone(path, monkeypatch):
+    """Of a disk that answers with EIO once. A new file in its place would be the end of what was acknowledged."""
+    write(path, [event(1), event(2)])
+    before, looks, stat, lstat = path.read_bytes(), [], os.stat, os.lstat
+
+    def count(name):
+        if not isinstance(name, int) and os.fspath(name) == str(path):
+            looks.append(name)
+            if len(looks) == failing_at:
+                failing()
+
+    def failing_stat(name, **options):
+        count(name)
+        return stat(name, **options)
+
+    def failing_lstat(name, **options):
+        count(name)
+        return lstat(name, **options)
+
+    for failing_at in range(1, 30):
+        looks.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", failing_stat)
+            patch.setattr(os, "lstat", failing_lstat)
+            with contextlib.suppress(OSError, JournalFailed):
+                write(path, [event(2 + failing_at)])
+        assert ids(path)[:2] == ["e1", "e2"], failing_at
+        assert path.read_bytes().startswith(before) or list_log(path).sealed
+        if len(looks) < failing_at:
+            break
+    assert failing_at > 3  # it was looked at, and each look has failed
+    assert verify_journal(path).exit == 0
+
+
+def test_a_logging_handler_that_fails_ends_nothing(path):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError(record)
+
+    async def run():
+        async with asyncio.timeout(10), Journal(path, rotate_count=1) as journal:
+            for number in range(3):
+                await journal.append([event(number)])
+
+    handler, logger = Broken(), logging.getLogger("opsml_eventbus")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        asyncio.run(run())
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert ids(path) == ["e0", "e1", "e2"]
+
+
+def test_what_is_to_be_compressed_and_cannot_be_listed_is_put_off(path, monkeypatch):
+    """No descriptor is left for a moment: the recorder lives."""
+    notices = []
+    for number in range(3):
+        write(path, [event(number)], rotate_count=1)
+
+    def no_descriptor(_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def run():
+        async with Journal(path, compress="gzip", on_notice=notices.append) as journal:
+            await journal.append([event(3)])
+            assert journal.failed is None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tidying, "list_log", no_descriptor)
+        asyncio.run(run())
+    assert [(notice.kind, notice.detail) for notice in notices] == [("compression", "put off: too many open files")]
+    write(path, [event(4)], compress="gzip")
+    assert all(segment.packed for segment in list_log(path).sealed)
+    assert ids(path) == [f"e{number}" for number in range(5)]
 
 
 # ── closing ──

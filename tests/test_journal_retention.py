@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 
 import pytest
 from journal_support import START, KillAt, event, ids, lines, make, open_plain, pack, prune
@@ -254,6 +255,31 @@ def test_a_file_of_another_log_among_the_oldest_is_nobodys_to_remove(path, tmp_p
     asyncio.run(run())
     assert firsts(path) == [1, *real]
     assert stranger.name in next(notice.detail for notice in notices if notice.kind == "pruning")
+
+
+def test_a_file_that_cannot_be_removed_keeps_those_that_another_look_has_found(path, monkeypatch):
+    """Rotations that come faster than files are removed: each look finds more, and the first removal is yet to fail."""
+    go, first, notices = threading.Event(), firsts(path)[0], []
+
+    def refuse(segment):
+        if segment.first == first:
+            go.wait(10)
+            raise PermissionError(1, "Operation not permitted", str(segment.path))
+        remove_segment(segment)
+
+    async def run():
+        async with Journal(path, keep=1, rotate_count=1, sign_key=PRIVATE, on_notice=notices.append) as journal:
+            for number in range(20, 26):
+                await journal.append([event(number)])
+                await asyncio.sleep(0.02)
+            go.set()
+
+    monkeypatch.setattr(tidying, "remove_segment", refuse)
+    asyncio.run(run())
+    assert len(firsts(path)) > 6
+    assert firsts(path)[0] == first
+    assert not [notice for notice in notices if notice.kind == "pruned"]
+    assert verify_journal(path, public_key=PUBLIC).exit == 0
 
 
 def test_a_file_that_cannot_be_removed_keeps_those_behind_it(path, monkeypatch):

@@ -108,6 +108,7 @@ class JournalSink(Sink):
             self._failure = None
         written = work.result()
         if cancelled and (task := asyncio.current_task()) is not None:
+            task.uncancel()  # the one that was caught, so that whoever counts them (a timeout) sees one
             task.cancel()  # felt at the next wait, when the batch has been acknowledged
         # What came here could be written: it was redacting that made it what cannot be.
         refusals += [Refusal(self.name, Unencodable("an event that cannot be redacted"))] * written.refused

@@ -187,8 +187,8 @@ class Committer:
             step()
         except EventError as error:
             ending = error
-        except BaseException as error:
-            logger.exception("journal %s: its writer ended", self.path)
+        except BaseException as error:  # noqa: BLE001 - whoever waits has to be answered
+            self._log(logging.ERROR, "its writer ended", error)
             ending = JournalFailed(str(self.path), f"{type(error).__name__}: {error}")
         else:
             return None
@@ -433,9 +433,7 @@ class Committer:
         self.head, self.durable = file.state.head, file.state.durable
 
     def _note(self, kind: str, detail: str) -> None:
-        logger.log(
-            logging.DEBUG if kind in _ROUTINE else logging.WARNING, "journal %s: %s: %s", self.path, kind, detail
-        )
+        self._log(logging.DEBUG if kind in _ROUTINE else logging.WARNING, f"{kind}: {detail}")
         if self._notify is not None:
             self._call(self._loop, self._notify, Notice(kind, str(self.path), detail))
 
@@ -444,7 +442,11 @@ class Committer:
             loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             # That loop is closed: nobody is left in it to be told.
-            logger.debug("journal %s: a loop that waited for it is closed", self.path)
+            self._log(logging.DEBUG, "a loop that waited for it is closed")
+
+    def _log(self, level: int, said: str, error: BaseException | None = None) -> None:
+        with contextlib.suppress(Exception):  # a handler that fails must not end the writing
+            logger.log(level, "journal %s: %s", self.path, said, exc_info=error)
 
 
 def _failure(path: Path, error: BaseException) -> EventError:

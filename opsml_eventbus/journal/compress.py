@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..errors import JournalRefused
-from .disk import open_file, sync, sync_folder
+from .disk import is_there, open_file, sync, sync_folder
 from .segments import COMPRESSIONS, Segment, load_zstd, open_regular, open_stream, parse_segment
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -53,7 +53,7 @@ def compress_segment(segment: Segment, compression: str) -> Path:
             raw.flush()
             sync(raw.fileno())
         _compare(temporary, target.suffix, digest.digest())
-        if target.exists():
+        if is_there(target):
             # A crash leaves equal ones. This may be the only good copy of a file that was altered since.
             _compare(target, target.suffix, digest.digest())
         temporary.rename(target)

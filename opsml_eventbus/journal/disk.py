@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -76,6 +77,20 @@ def closed_on_error(descriptor: int) -> Iterator[None]:
     except BaseException:
         close_held(descriptor)
         raise
+
+
+def is_there(path: Path) -> bool:
+    """Has anything that name, a link that leads nowhere too?
+
+    Raises OSError where nobody can tell: what cannot be looked at is not to be taken for gone, and replaced.
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
+    return True
 
 
 def check_kind(path: Path, status: os.stat_result) -> None:

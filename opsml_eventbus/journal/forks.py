@@ -21,7 +21,11 @@ def open_own(path: Path, flags: int, mode: int) -> int:
     """As `os.open`, for a descriptor that no child of this process shall keep. Raises OSError."""
     with _undisturbed:
         descriptor = os.open(path, flags, mode)
-        keep_from_children(descriptor)
+        try:
+            keep_from_children(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
     return descriptor
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import JournalFailed, JournalTaken, WriteRefused
-from .disk import close_held, closed_on_error, hold, open_file, pread_all, renew, stands_at, sync, write_all
+from .disk import close_held, closed_on_error, hold, is_there, open_file, pread_all, renew, stands_at, sync, write_all
 from .format import (
     FORMAT,
     Checkpoint,
@@ -229,7 +229,7 @@ class LiveFile:
         sealed, seal = write_lines(state.head, durable, [control_line(Seal(state.tally, signature), now)])
         durable = state.durable if self.fsync == "never" else sealed.seq
         target = segment_path(self.path, state.first)
-        if os.path.lexists(target):
+        if is_there(target):
             raise JournalFailed(str(self.path), f"{target.name} is there already")
         temporary = self.path.with_name(self.path.name + NEXT_SUFFIX)
         next_fsync = fsync or self.fsync

@@ -26,7 +26,7 @@ from pathlib import Path
 from ..errors import InvalidEvent, JournalDamaged, JournalFailed, JournalRefused, WriteRefused
 from ..event import new_id
 from .aside import final_name, keep_aside, measure, pending_copies
-from .disk import Lock, closed_on_error, hold, make_folder, open_file, pread_all, renew, sync, sync_folder
+from .disk import Lock, closed_on_error, hold, is_there, make_folder, open_file, pread_all, renew, sync, sync_folder
 from .format import (
     CHAIN_BYTES,
     CONTROL_AT,
@@ -119,7 +119,7 @@ def discard_repair(live: Path) -> bool:
     The caller holds it. (Whoever puts both there could have removed the live file, and left no more traces.)"""
     live.with_name(live.name + REPAIR_SUFFIX).unlink(missing_ok=True)
     new = live.with_name(live.name + REPAIR_NEW_SUFFIX)
-    stood_in = new.exists() and live.exists() and live.stat().st_size == 0
+    stood_in = is_there(new) and is_there(live) and live.stat().st_size == 0
     if stood_in:
         live.unlink()  # first: alone it would be a live file that somebody has emptied
         sync_folder(live.parent)
@@ -141,7 +141,7 @@ class _Opening:
 
     def run(self) -> tuple[LiveFile, Recovery]:
         log = list_log(self.live)
-        if not os.path.lexists(self.live):  # a link that leads nowhere is there, and is refused
+        if not is_there(self.live):
             discard_repair(self.live)
             return self._begun(log)
         descriptor = open_file(self.live, os.O_RDWR | os.O_APPEND)

@@ -24,7 +24,7 @@ from ..errors import JournalFailed, WriteRefused
 from ..event import new_id
 from .aside import final_name, keep_aside, pending_copies
 from .diagnosis import Diagnosis, diagnose
-from .disk import Lock, hold, open_file, sync, sync_folder, write_all
+from .disk import Lock, hold, is_there, open_file, sync, sync_folder, write_all
 from .format import Recovered, control_line, is_control, peek_control, write_lines
 from .live import open_record
 from .recovery import REPAIR_NEW_SUFFIX, REPAIR_SUFFIX, discard_repair, open_live
@@ -144,7 +144,7 @@ class _Mending:
     def rewrite(self, held: contextlib.ExitStack) -> None:
         """Everything from the damage on anew, in a live file that takes the place of the files it stood in."""
         self._keep("damaged")
-        new = not self.live.exists()
+        new = not is_there(self.live)
         with self._replacing(self.live, REPAIR_NEW_SUFFIX if new else REPAIR_SUFFIX) as descriptor:
             if new:
                 # A writer that comes meanwhile finds a file that is held. What it stands in for is known to be there.
@@ -272,7 +272,7 @@ def _copies(path: Path) -> set[str]:
 
 def _named(live: Path) -> set[str]:
     """The copies that the live file says were made."""
-    if not live.exists():
+    if not is_there(live):
         return set()
     blocks = blocks_of(Segment(live, None), 0)
     controls = [peek_control(line) for block in blocks for line in block.lines if is_control(line)]

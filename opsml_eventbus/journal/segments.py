@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from ..errors import JournalRefused
+from .disk import is_there
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst"}
 SEQ_DIGITS = 20
@@ -169,7 +170,7 @@ def _look(live: Path) -> Log:
         best, *rest = sorted(found[first], key=lambda name: (len(name), name))
         segments.append(Segment(live.with_name(best), first))
         stale += [live.with_name(name) for name in rest]
-    if os.path.lexists(live):  # a link that leads nowhere is there: what it stood for is not
+    if is_there(live):  # a link that leads nowhere is there: what it stood for is not
         segments.append(Segment(live, None))
     return Log(live, tuple(segments), stale=tuple(stale))
 

@@ -42,7 +42,6 @@ class Tidy:
         self._found: queue.SimpleQueue[list[Going]] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._packing: set[Path] = set()  # files that are to be compressed
         self._leaving: set[int | None] = set()  # files that are to be removed; a look may still have found them there
 
     def look(self, log: str) -> None:
@@ -68,10 +67,7 @@ class Tidy:
             self._leaving.update(segment.first for segment in leaving)
             self._put(_Job("pruning", "put off", partial(self._remove, leaving)))
         if self._compression is not None:
-            for segment in list_log(self._path).sealed:
-                if not segment.packed and segment.path not in self._packing:
-                    self._packing.add(segment.path)
-                    self._put(_Job("compression", _left(segment), partial(self._compress, segment, self._compression)))
+            self._put(_Job("compression", "put off", partial(self._compress, self._compression)))
 
     def wait(self) -> None:
         """Until what was asked for is done."""
@@ -98,18 +94,27 @@ class Tidy:
         """One that cannot be removed keeps those behind it: a log has a beginning that is declared, and no hole."""
         for index, segment in enumerate(segments):
             try:
-                remove_segment(segment)
-            except OSError as error:
+                self._remove_oldest(segment)
+            except (OSError, ValueError) as error:
                 self._leaving.difference_update(left.first for left in segments[index:])
                 raise ValueError(f"{segment.path.name} cannot be removed: {_why(error)}") from error
             self._note("pruned", f"removed {segment.path.name}")
 
-    def _compress(self, segment: Segment, compression: str) -> None:
-        try:
-            if segment.path.exists():
-                compress_segment(segment, compression)
-        finally:
-            self._packing.discard(segment.path)
+    def _remove_oldest(self, segment: Segment) -> None:
+        """What could not be removed by an earlier job may stand before it."""
+        oldest = list_log(self._path).sealed[:1]
+        if oldest and (oldest[0].first or 0) < (segment.first or 0):
+            raise ValueError(f"{oldest[0].name} is there before it")
+        remove_segment(segment)
+
+    def _compress(self, compression: str) -> None:
+        """Whatever is finished and plain by now."""
+        for segment in list_log(self._path).sealed:
+            if not segment.packed:
+                try:
+                    compress_segment(segment, compression)
+                except Exception as error:  # noqa: BLE001 - the others can be compressed even so
+                    self._note("compression", f"{segment.path.name} is left as it is: {_why(error)}")
 
     def _put(self, job: _Job) -> None:
         self._jobs.put(job)
@@ -137,10 +142,6 @@ class _Job(NamedTuple):
     kind: str
     failing: str
     action: Callable[[], None]
-
-
-def _left(segment: Segment) -> str:
-    return f"{segment.path.name} is left as it is"
 
 
 def _why(error: Exception) -> str:
