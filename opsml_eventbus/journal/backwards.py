@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from ..codec import MAX_EVENT_BYTES, decode_line
-from ..errors import InvalidEvent, JournalDamaged
+from ..errors import InvalidEvent
 from ..event import Event
 from .format import Head, Open, Place, Seal, is_control, peek_control
 from .lines import HELD_BYTES, LINE_BYTES, place_in, read_blocks, strange
@@ -111,19 +111,14 @@ def _stands_before(segment: Segment, seq: int, read: set[int | None], newest: tu
 def last_id(path: str | Path) -> str | None:
     """The id of the last event (no Gap) of a log, to go on after it; None where there is none.
 
-    Raises JournalDamaged: a line of the journal that is no event.
+    A line that is no event is passed over, as it is by every reader: what follows the one before it comes again, and
+    ids tell.
     """
     for item in read_backwards(path):
-        if not isinstance(item, Line):
-            continue
-        try:
-            event = decode_line(item.line)
-        except InvalidEvent as error:
-            file = str(find_log(path).live.with_name(item.file))
-            reason = f"its last event cannot be read: {error}"
-            raise JournalDamaged(file, reason, line=0, offset=0, seq=item.seq, durable=item.seq) from error
-        if isinstance(event, Event):
-            return event.id
+        if isinstance(item, Line):
+            with suppress(InvalidEvent):
+                if isinstance(event := decode_line(item.line), Event):
+                    return event.id
     return None
 
 

@@ -115,7 +115,7 @@ def check_live(path: Path) -> None:
     check_name(path)
     segment = parse_segment(path)
     if segment is not None:
-        raise JournalRefused(str(path), f"a finished file of {segment[0].name}; record to that")
+        raise JournalRefused(str(path), f"a finished file of {segment[0].name}; name that one")
     if not path.suffix and (path.is_file() or not os.path.lexists(path)):
         raise JournalRefused(str(path), "a log's name has an ending, such as .jsonl: its finished files are told by it")
     if (size := len(path.name.encode())) > NAME_BYTES:
