@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import stat
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from opsml_eventbus.errors import (
     JournalBusy,
     JournalError,
     JournalFailed,
+    JournalTaken,
     UnknownEnd,
     Unreachable,
     WriteRefused,
@@ -31,6 +33,7 @@ from opsml_eventbus.errors import (
 from opsml_eventbus.filter import Filter
 from opsml_eventbus.flow import Batch, Record, Report, Source, Start, pump
 from opsml_eventbus.journal import Journal, live, verify_journal
+from opsml_eventbus.journal.committer import Committer
 
 
 def batch_of(items: list[Event]) -> Batch:
@@ -211,6 +214,27 @@ def test_a_failed_fsync_that_nobody_waited_for_is_told_at_the_end(
             monkeypatch.setattr(live, "sync", sync)
 
     with pytest.raises(JournalFailed, match="fsync"):
+        asyncio.run(work())
+
+
+def test_a_recording_whose_file_is_gone_says_so_though_its_thread_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed before the thread that has refused the batch says why it ends."""
+    refuse = Committer._refuse
+
+    def slow(*arguments: Any) -> None:
+        refuse(*arguments)
+        time.sleep(0.2)
+
+    async def work() -> None:
+        async with JournalSink(tmp_path / "a.jsonl") as sink:
+            await sink.write(batch_of(events(1)))
+            (tmp_path / "a.jsonl").unlink()
+            await sink.write(batch_of(events(2)))
+
+    monkeypatch.setattr(Committer, "_refuse", slow)
+    with pytest.raises(JournalTaken):
         asyncio.run(work())
 
 

@@ -124,14 +124,14 @@ class JournalSink(Sink):
 
     async def close(self) -> None:
         """Write what is queued, sync, leave a checkpoint. Raises JournalFailed: it had failed, untold."""
-        failed = self._journal.failed
         try:
             await self._journal.close()
         except JournalFailed as error:
-            failed, self._failure = error, error.reason
+            self._failure = error.reason
         failure, self._failure = self._failure, None
         if failure is not None:
-            kind = JournalTaken if isinstance(failed, JournalTaken) else JournalFailed
+            # (Asked when it is closed: its thread may be about to say why when the closing begins.)
+            kind = JournalTaken if isinstance(self._journal.failed, JournalTaken) else JournalFailed
             raise kind(self.name, failure)
 
     def _told(self, notice: JournalNotice) -> None:

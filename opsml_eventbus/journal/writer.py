@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from ..codec import MAX_EVENT_BYTES, decode_line, encode_line, strip_place
-from ..errors import EventError, InvalidEvent, JournalRefused, TypeRefused
+from ..errors import EventError, InvalidEvent, JournalFailed, JournalRefused, TypeRefused
 from ..event import GAP_TYPE, OWN_PREFIX, Event, Gap
 from .committer import Committer, Policy
 from .compress import check_compression
@@ -126,6 +126,7 @@ class Journal:
         self.recovery = Recovery()
         self._committer: Committer | None = None
         self._leaving: Committer | None = None  # while it is being closed
+        self._failed: EventError | None = None  # once it is closed
         self._pid = 0
         self._waiting: dict[asyncio.AbstractEventLoop, list[Append]] = {}  # each loop touches its own only
 
@@ -191,8 +192,10 @@ class Journal:
             self._leaving = committer
             self._hand_over(committer, asyncio.get_running_loop())
         if self._leaving is not None:
-            error = await self._leaving.stop()
+            leaving = self._leaving
+            error = await leaving.stop()
             self._leaving = None
+            self._failed = leaving.failure if isinstance(leaving.failure, JournalFailed) else None
             if error is not None:
                 raise error
 
@@ -224,8 +227,8 @@ class Journal:
 
     @property
     def failed(self) -> EventError | None:
-        """Why the journal is finished, None while it is not."""
-        return self._committer.failure if self._committer is not None else None
+        """Why the journal is finished, None while it is not. Of one that is closed: why it had failed."""
+        return self._committer.failure if self._committer is not None else self._failed
 
     def _check_open(self) -> Committer:
         if self._committer is None:
